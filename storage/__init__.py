@@ -1,0 +1,1 @@
+"""The stores: tables and their schemas, references, digests, pictures, the vector index."""

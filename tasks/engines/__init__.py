@@ -1,0 +1,1 @@
+"""The engines behind small protocols: vLLM offline, an OpenAI-compatible endpoint, the sentence encoder."""
