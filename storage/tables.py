@@ -1,0 +1,191 @@
+"""The store: one Delta Lake table for every schema, in a local folder or under an S3-compatible URL.
+
+Appends are atomic commits, so a killed writer leaves nothing half-visible. Reads go through polars, lazily: ask for the
+columns you need and stream what doesn't fit. (deltalake's own pyarrow reader is not used: see
+docs/decisions/store-reader.md.)
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from storage.references import TableRef
+from storage.schemas import TABLES, TableSchema
+
+logger = logging.getLogger(__name__)
+
+_SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
+
+
+class StoreError(Exception):
+    """A store that can't be read or written; the message names the table and the remedy."""
+
+
+class SchemaError(StoreError):
+    """Rows that don't fit their table."""
+
+
+class Store:
+    """All tables under one root. Cheap to make: a table is created when it is first written.
+
+    `url` is a local folder or an `s3://` URL; `storage_options` go to the object store as they are (such as
+    `AWS_ENDPOINT_URL`). Secrets belong in the environment, which the object store reads itself.
+    """
+
+    def __init__(self, url: str | Path, storage_options: Mapping[str, str] | None = None) -> None:
+        text = str(url)
+        self.is_local = not text.startswith(_SCHEMES)
+        self.url = str(Path(text).absolute()) if self.is_local else text.rstrip("/")
+        self.storage_options = dict(storage_options or {})
+        self._tables = {schema.name: Table(self, schema) for schema in TABLES}
+
+    def table(self, schema: TableSchema) -> "Table":
+        return self._tables[schema.name]
+
+    def references(self, *schemas: TableSchema) -> dict[str, TableRef]:
+        """Return the present version of each table that exists, by name."""
+        refs = {schema.name: self.table(schema).reference() for schema in schemas}
+        return {name: ref for name, ref in refs.items() if ref is not None}
+
+
+class Table:
+    """One table of a store."""
+
+    def __init__(self, store: Store, schema: TableSchema) -> None:
+        self.schema = schema
+        self.location = f"{store.url}/{schema.name}"
+        self._is_local = store.is_local
+        self._options = store.storage_options
+
+    def exists(self) -> bool:
+        return self._open() is not None
+
+    def reference(self) -> TableRef | None:
+        """Return the table's present version, or None before its first commit."""
+        table = self._open()
+        if table is None:
+            return None
+        return TableRef(self.schema.name, self.location, str(table.metadata().id), table.version())
+
+    def scan(self, version: int | None = None) -> pl.LazyFrame:
+        """Return the rows, lazily, at `version` or now; an empty frame with the table's columns if there is none."""
+        table = self._open(version)
+        if table is None:
+            return self.empty().lazy()
+        return pl.scan_delta(table)
+
+    def read(self, *columns: str) -> pl.DataFrame:
+        """Return `columns` (all if none is named) of every row, in memory."""
+        frame = self.scan()
+        return (frame.select(columns) if columns else frame).collect()
+
+    def batches(self, frame: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
+        """Yield a query's result in order, `rows` rows at a time, without holding all of it."""
+        yield from (batch for batch in frame.collect_batches(chunk_size=rows, maintain_order=True) if batch.height)
+
+    def count(self) -> int:
+        return self.scan().select(pl.len()).collect().item()
+
+    def empty(self) -> pl.DataFrame:
+        """Return no rows with this table's columns and types."""
+        frame = pl.from_arrow(self.schema.arrow.empty_table())
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def append(self, rows: pl.DataFrame | pa.Table, note: str = "") -> None:
+        """Add rows in one atomic commit; no rows, no commit.
+
+        Raises SchemaError if columns, types or null keys don't fit; StoreError if the store can't be written.
+        """
+        table = self.conform(rows)
+        if table.num_rows:
+            self._write(lambda: write_deltalake(self._ensure(), table, mode="append", commit_properties=_note(note)))
+
+    def upsert(self, rows: pl.DataFrame | pa.Table, note: str = "") -> None:
+        """Replace rows that agree in the table's key and add the others, in one atomic commit; no rows, no commit."""
+        table = self.conform(rows)
+        if table.num_rows == 0:
+            return
+        match = " AND ".join(f"target.{column} = source.{column}" for column in self.schema.key)
+        self._write(
+            lambda: (
+                self._ensure()
+                .merge(table, match, source_alias="source", target_alias="target", commit_properties=_note(note))
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            )
+        )
+
+    def conform(self, rows: pl.DataFrame | pa.Table) -> pa.Table:
+        """Return `rows` as an Arrow table of exactly this schema, checked.
+
+        Raises SchemaError naming the column: one missing, one too many, one of another type, a null or repeated key.
+        """
+        table = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
+        given, wanted = set(table.column_names), set(self.schema.arrow.names)
+        if given != wanted:
+            raise SchemaError(
+                f"table {self.schema.name}: columns missing {sorted(wanted - given)}, unknown {sorted(given - wanted)}"
+            )
+        try:
+            table = table.select(self.schema.arrow.names).cast(self.schema.arrow)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+            raise SchemaError(f"table {self.schema.name}: {error}") from error
+        for column in self.schema.key:
+            if table[column].null_count:
+                raise SchemaError(f"table {self.schema.name}: column {column} is part of the key and has nulls")
+        return table
+
+    def compact(self) -> None:
+        """Join small files into large ones; readers see no difference."""
+        if (table := self._open()) is not None:
+            self._write(table.optimize.compact)
+
+    def vacuum(self, keep_hours: int) -> int:
+        """Delete files that no version of the last `keep_hours` hours needs; return how many."""
+        table = self._open()
+        if table is None:
+            return 0
+        removed: list[str] = []
+        self._write(
+            lambda: removed.extend(
+                table.vacuum(retention_hours=keep_hours, enforce_retention_duration=False, dry_run=False)
+            )
+        )
+        return len(removed)
+
+    def _open(self, version: int | None = None) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.location, version=version, storage_options=self._options)
+        except TableNotFoundError:
+            return None
+
+    def _ensure(self) -> DeltaTable:
+        if self._is_local:
+            Path(self.location).mkdir(parents=True, exist_ok=True)
+        return DeltaTable.create(
+            self.location,
+            self.schema.arrow,
+            mode="ignore",
+            name=self.schema.name,
+            storage_options=self._options,
+        )
+
+    def _write(self, commit: Callable[[], object]) -> None:
+        try:
+            commit()
+        except OSError as error:
+            raise StoreError(
+                f"table {self.schema.name} at {self.location} can't be written: {error}. "
+                "Check free space and permissions, then run the stage again: what was committed stays"
+            ) from error
+
+
+def _note(note: str) -> CommitProperties | None:
+    return CommitProperties(custom_metadata={"note": note}) if note else None
