@@ -1,0 +1,1 @@
+"""Ingest: catalog and interaction files in, items, interactions and rejects out."""
