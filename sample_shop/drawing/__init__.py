@@ -1,0 +1,1 @@
+"""Pictures of products in the manner of a shop's photographs."""
