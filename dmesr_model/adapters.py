@@ -1,0 +1,52 @@
+"""From frozen text vectors to tokens of the model's width: one adapter a source, a learned token for what is absent."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """The texts of one source (a coarse view, or the segments) of a step's N items, each text once.
+
+    Args:
+        vectors_RE: float32, the R distinct text vectors.
+        row_NK: int64, which of them slot k of item n holds; 0 where absent. K is 1 for a view, L for segments.
+        present_NK: bool, False where the item has no such text.
+        text_id_NK: int64, identity of the text across steps and processes: equal for identical texts.
+    """
+
+    vectors_RE: Tensor
+    row_NK: Tensor
+    present_NK: Tensor
+    text_id_NK: Tensor
+
+    def to(self, device: torch.device) -> "SourceRows":
+        return SourceRows(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+class Adapter(nn.Module):
+    """LayerNorm → Linear(E→h) → GELU → Dropout → Linear(h→D), applied once to each distinct text of the step.
+
+    Items that share a text share its dropout mask within a step.
+    """
+
+    def __init__(self, encoder_width: int, hidden_width: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(encoder_width),
+            nn.Linear(encoder_width, hidden_width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_width, width),
+        )
+        self.absent_D = nn.Parameter(torch.randn(width) * width**-0.5)
+
+    def forward(self, source: SourceRows) -> Tensor:
+        """Tokens [N, K, D]; an absent slot holds the learned token."""
+        if len(source.vectors_RE) == 0:
+            return self.absent_D.expand(*source.row_NK.shape, -1)
+        tokens_NKD = functional.embedding(source.row_NK, self.layers(source.vectors_RE))
+        return torch.where(source.present_NK[..., None], tokens_NKD, self.absent_D.to(tokens_NKD.dtype))

@@ -1,0 +1,102 @@
+"""Multi-head attention and the pre-norm residual blocks built on it (Vaswani et al. 2017, section 3.2)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention of queries over a memory, section 3.2.2 of Vaswani et al. 2017."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(
+        self, query_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Attended values [B, T, D].
+
+        Args:
+            visible_BTS: bool, True where query t may look at memory s; broadcast over T where that axis is 1.
+            causal: query t looks at memory 0..t only; not together with `visible_BTS`.
+        """
+        attended_BHTC = functional.scaled_dot_product_attention(
+            self._split(self.query(query_BTD)),
+            self._split(self.key(memory_BSD)),
+            self._split(self.value(memory_BSD)),
+            attn_mask=None if visible_BTS is None else visible_BTS[:, None],
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal,
+        )
+        return self.output(attended_BHTC.transpose(1, 2).flatten(start_dim=2))
+
+    def weights(self, query_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor) -> Tensor:
+        """The attention weights that `forward` would use without dropout, averaged over heads: [B, T, S]."""
+        query_BHTC, key_BHSC = self._split(self.query(query_BTD)), self._split(self.key(memory_BSD))
+        logits_BHTS = query_BHTC @ key_BHSC.transpose(-1, -2) / query_BHTC.shape[-1] ** 0.5
+        return logits_BHTS.masked_fill(~visible_BTS[:, None], -torch.inf).softmax(dim=-1).mean(dim=1)
+
+    def _split(self, states_BTD: Tensor) -> Tensor:
+        return states_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Linear → GELU → Dropout → Linear, position by position."""
+
+    def __init__(self, width: int, multiple: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, multiple * width)
+        self.outer = nn.Linear(multiple * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.outer(self.dropout(functional.gelu(self.inner(states))))
+
+
+class SelfAttentionBlock(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)): pre-norm, so that depth needs no warm-up."""
+
+    def __init__(self, width: int, heads: int, multiple: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = MultiHeadAttention(width, heads, dropout)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, multiple, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states_BTD: Tensor, visible_BTT: Tensor | None = None, causal: bool = False) -> Tensor:
+        normed_BTD = self.attention_norm(states_BTD)
+        attended_BTD = self.attention(normed_BTD, normed_BTD, visible_BTT, causal)
+        states_BTD = states_BTD + self.dropout(attended_BTD)
+        return states_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(states_BTD)))
+
+
+class CrossAttentionBlock(nn.Module):
+    """One direction of the fusion: x + attention(norm(x), norm(memory)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, width: int, heads: int, multiple: int, dropout: float) -> None:
+        super().__init__()
+        self.query_norm = nn.LayerNorm(width)
+        self.memory_norm = nn.LayerNorm(width)
+        self.attention = MultiHeadAttention(width, heads, dropout)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, multiple, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, states_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Shapes as in MultiHeadAttention.forward; returns [B, T, D]."""
+        attended_BTD = self.attention(self.query_norm(states_BTD), self.memory_norm(memory_BSD), visible_BTS, causal)
+        states_BTD = states_BTD + self.dropout(attended_BTD)
+        return states_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(states_BTD)))
+
+    def weights(self, states_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor) -> Tensor:
+        """How much each state looks at each memory slot, averaged over heads: [B, T, S], rows sum to 1."""
+        return self.attention.weights(self.query_norm(states_BTD), self.memory_norm(memory_BSD), visible_BTS)

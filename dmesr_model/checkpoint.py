@@ -1,0 +1,115 @@
+"""Checkpoints of a training run: written beside their final name and renamed, so that none is ever half-written.
+
+A checkpoint is a folder `step-00000123` with `weights.safetensors`, `optimizer.safetensors` and `state.json`. The best
+weights so far stand beside them as `best-epoch-00003.safetensors`. Random state needs no file: it follows from the seed
+and the step.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+class RunState(BaseModel):
+    """Where a run stands, apart from weights and optimizer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    alignment_sum: float = 0.0
+    samples: int = 0
+    seconds: float = 0.0
+    seconds_before_epoch: float = 0.0
+    best_epoch: int | None = None
+    best_ndcg_at_10: float | None = None
+    epochs_without_gain: int = 0
+    finished: bool = False
+
+
+def write_checkpoint(
+    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, state: RunState, kept: int
+) -> None:
+    """Write the checkpoint of `state.step`, and drop all but the newest `kept` and the best weights they refer to."""
+    final = folder / f"step-{state.step:08d}"
+    partial = folder / f"partial-{state.step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(_copy_tensors(module.state_dict()), partial / "weights.safetensors")
+    save_file(_flatten_optimizer(optimizer), partial / "optimizer.safetensors")
+    (partial / "state.json").write_text(state.model_dump_json(indent=2))
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _drop_old(folder, kept)
+
+
+def read_newest_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
+    """Load the newest complete checkpoint into module and optimizer; a fresh state where there is none."""
+    found = sorted(folder.glob("step-*/state.json"))
+    if not found:
+        return RunState()
+    newest = found[-1].parent
+    module.load_state_dict(load_file(newest / "weights.safetensors"))
+    _restore_optimizer(optimizer, load_file(newest / "optimizer.safetensors"))
+    return RunState.model_validate_json(found[-1].read_text())
+
+
+def best_weights_path(folder: Path, epoch: int) -> Path:
+    return folder / f"best-epoch-{epoch:05d}.safetensors"
+
+
+def write_best_weights(folder: Path, module: nn.Module, epoch: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = best_weights_path(folder, epoch)
+    partial = path.with_suffix(".partial")
+    save_file(_copy_tensors(module.state_dict()), partial)
+    partial.replace(path)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file that is never seen half-written."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _copy_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    per_parameter = optimizer.state_dict()["state"]
+    return {
+        f"{parameter}.{name}": tensor.detach().cpu().contiguous()
+        for parameter, values in per_parameter.items()
+        for name, tensor in values.items()
+    }
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    per_parameter: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
+        parameter, name = key.split(".", maxsplit=1)
+        per_parameter.setdefault(int(parameter), {})[name] = tensor
+    optimizer.load_state_dict({"state": per_parameter, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _drop_old(folder: Path, kept: int) -> None:
+    checkpoints = sorted(folder.glob("step-*/state.json"))
+    for stale in checkpoints[:-kept]:
+        shutil.rmtree(stale.parent)
+    states = [RunState.model_validate_json(path.read_text()) for path in checkpoints[-kept:]]
+    needed = {best_weights_path(folder, state.best_epoch) for state in states if state.best_epoch is not None}
+    for path in folder.glob("best-epoch-*.safetensors"):
+        if path not in needed:
+            path.unlink()

@@ -1,0 +1,85 @@
+"""What a step needs to know of its items: their distinct text vectors, gathered from the memory-mapped table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmesr_model.adapters import SourceRows
+from dmesr_model.features import ABSENT, ItemFeatures
+
+UNKNOWN_ROW = 0
+"""Row of the ID table for items that training never saw; the trained item at position p has row p + 1."""
+
+
+@dataclass(frozen=True)
+class ItemBatch:
+    """N items to encode.
+
+    Args:
+        id_row_N: int64, rows of the ID table, UNKNOWN_ROW for an item that training never saw.
+        coarse: one SourceRows for each coarse view the model reads, with one slot an item.
+        segments: the items' own texts, or None where the model does not read them.
+    """
+
+    id_row_N: Tensor
+    coarse: tuple[SourceRows, ...]
+    segments: SourceRows | None
+
+    def to(self, device: torch.device) -> "ItemBatch":
+        segments = None if self.segments is None else self.segments.to(device)
+        return ItemBatch(self.id_row_N.to(device), tuple(rows.to(device) for rows in self.coarse), segments)
+
+
+class ItemGatherer:
+    """Reads batches of items from features, for a model that reads these views and knows these item ids.
+
+    Args:
+        features: the items to read from; may hold others than the model was trained on.
+        views: coarse views that the model reads.
+        use_segments: whether the model reads the items' own texts.
+        trained_item_ids: ids with a row of their own in the model's ID table; empty for a model without one.
+    """
+
+    def __init__(
+        self, features: ItemFeatures, views: tuple[str, ...], use_segments: bool, trained_item_ids: Sequence[str]
+    ) -> None:
+        self.features = features
+        self.coarse_index_NV = features.select_views(views)
+        self.use_segments = use_segments
+        row_of = {item_id: position + 1 for position, item_id in enumerate(trained_item_ids)}
+        self.id_row_N = np.array([row_of.get(item_id, UNKNOWN_ROW) for item_id in features.item_ids], dtype=np.int64)
+
+    def gather(self, item_index_N: np.ndarray) -> ItemBatch:
+        """The items with these item_index (1-based). Raises ValueError naming an item with a NaN or infinite vector."""
+        positions_N = item_index_N.astype(np.int64) - 1
+        coarse_NV = self.coarse_index_NV[positions_N]
+        coarse = tuple(self._read_source(coarse_NV[:, view : view + 1]) for view in range(coarse_NV.shape[1]))
+        segments = self._read_segments(positions_N) if self.use_segments else None
+        return ItemBatch(torch.from_numpy(self.id_row_N[positions_N]), coarse, segments)
+
+    def _read_segments(self, positions_N: np.ndarray) -> SourceRows:
+        segment_NL = np.asarray(self.features.segment_index_NL[positions_N])
+        used_L = np.flatnonzero((segment_NL != ABSENT).any(axis=0))
+        longest = used_L[-1] + 1 if len(used_L) else 1
+        if segment_NL.shape[1] == 0:
+            segment_NL = np.full((len(positions_N), 1), ABSENT, dtype=np.int32)
+        return self._read_source(segment_NL[:, :longest])
+
+    def _read_source(self, index_NK: np.ndarray) -> SourceRows:
+        present_NK = index_NK != ABSENT
+        rows_R, inverse = np.unique(index_NK[present_NK], return_inverse=True)
+        vectors_RE = np.asarray(self.features.vectors_UE[rows_R], dtype=np.float32)
+        finite_R = np.isfinite(vectors_RE).all(axis=1)
+        if not finite_R.all():
+            self.features.raise_not_finite(int(rows_R[~finite_R][0]))
+        row_NK = np.zeros(index_NK.shape, dtype=np.int64)
+        row_NK[present_NK] = inverse
+        return SourceRows(
+            vectors_RE=torch.from_numpy(vectors_RE),
+            row_NK=torch.from_numpy(row_NK),
+            present_NK=torch.from_numpy(present_NK),
+            text_id_NK=torch.from_numpy(index_NK.astype(np.int64)),
+        )

@@ -1,0 +1,142 @@
+"""Item vectors: adapters, fusion of coarse views with the item's own text, and the item's ID embedding."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dmesr_model.adapters import Adapter, SourceRows
+from dmesr_model.fusion import AttentionPool, ItemFusion
+from dmesr_model.item_batches import UNKNOWN_ROW, ItemBatch
+
+IdMode = Literal["none", "added", "concatenated"]
+FusionLevel = Literal["item", "sequence", "none"]
+
+
+@dataclass(frozen=True)
+class ItemTokens:
+    """N encoded items.
+
+    Args:
+        streams_SND: one vector an item and stream. With coarse views and segments S is 2 (g, e); with one of them, or
+            with the ID alone, S is 1.
+        coarse_NVD: the adapted coarse views before fusion, what alignment acts on; V is 0 without coarse views.
+    """
+
+    streams_SND: Tensor
+    coarse_NVD: Tensor
+
+
+class ItemIdentity(nn.Module):
+    """ID embeddings with a row for the unknown item.
+
+    With dropout, an item's ID is replaced by the unknown one in training, which so learns to stand for any item.
+    Without dropout the unknown item gets the mean of all trained rows.
+    """
+
+    def __init__(self, trained_items: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.table = nn.Embedding(trained_items + 1, width)
+        nn.init.normal_(self.table.weight, std=width**-0.5)
+
+    def forward(self, id_row_N: Tensor) -> Tensor:
+        """[N, D]."""
+        if self.dropout > 0:
+            if self.training:
+                dropped_N = torch.rand(id_row_N.shape, device=id_row_N.device) < self.dropout
+                id_row_N = id_row_N.masked_fill(dropped_N, UNKNOWN_ROW)
+            return self.table(id_row_N)
+        id_ND = self.table(id_row_N)
+        unknown_N = id_row_N == UNKNOWN_ROW
+        if not bool(unknown_N.any()):
+            return id_ND
+        mean_D = self.table.weight[UNKNOWN_ROW + 1 :].detach().mean(dim=0)
+        return torch.where(unknown_N[:, None], mean_D, id_ND)
+
+
+class ItemEncoder(nn.Module):
+    """Encodes the items of a step once; positions and scores reuse the result.
+
+    Args:
+        view_count: coarse views V; 0 for none.
+        use_segments: whether the items' own texts are read.
+        id_mode: how the ID embedding joins each stream.
+        fusion: "item" fuses here; the other levels only pool each side.
+    """
+
+    def __init__(
+        self,
+        encoder_width: int,
+        trained_items: int,
+        view_count: int,
+        use_segments: bool,
+        id_mode: IdMode,
+        id_dropout: float,
+        fusion: FusionLevel,
+        width: int,
+        adapter_width: int,
+        heads: int,
+        multiple: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.adapters = nn.ModuleList(
+            Adapter(encoder_width, adapter_width, width, dropout) for _ in range(view_count + use_segments)
+        )
+        self.pools = nn.ModuleList(AttentionPool(width) for _ in range((view_count > 0) + use_segments))
+        fused = fusion == "item" and view_count > 0 and use_segments
+        self.fusion = ItemFusion(width, heads, multiple, dropout) if fused else None
+        self.identity = ItemIdentity(trained_items, width, id_dropout) if id_mode != "none" else None
+        concatenated = id_mode == "concatenated" and len(self.pools) > 0
+        self.joint = nn.Linear(2 * width, width) if concatenated else None
+        self.view_count = view_count
+
+    @property
+    def stream_count(self) -> int:
+        return max(len(self.pools), 1)
+
+    def forward(self, items: ItemBatch) -> ItemTokens:
+        coarse_NVD = self.adapt_views(items)
+        contents = self._encode_content(coarse_NVD, items.segments)
+        if self.identity is None:
+            return ItemTokens(torch.stack(contents), coarse_NVD)
+        id_ND = self.identity(items.id_row_N)
+        if not contents:
+            return ItemTokens(id_ND[None], coarse_NVD)
+        return ItemTokens(torch.stack([self._join(content_ND, id_ND) for content_ND in contents]), coarse_NVD)
+
+    def adapt_views(self, items: ItemBatch) -> Tensor:
+        """Coarse tokens H [N, V, D]."""
+        if self.view_count == 0:
+            return torch.zeros(len(items.id_row_N), 0, self.width, device=items.id_row_N.device)
+        views = [adapter(rows) for adapter, rows in zip(self.adapters, items.coarse, strict=False)]
+        return torch.cat(views, dim=1)
+
+    def adapt_segments(self, segments: SourceRows) -> tuple[Tensor, Tensor]:
+        """Fine tokens F [N, L, D] and which to look at [N, L]; an item without text shows its one learned token."""
+        fine_NLD = self.adapters[self.view_count](segments)
+        no_text_N = ~segments.present_NK.any(dim=1)
+        first_L = torch.arange(fine_NLD.shape[1], device=fine_NLD.device) == 0
+        return fine_NLD, segments.present_NK | (no_text_N[:, None] & first_L)
+
+    def _encode_content(self, coarse_NVD: Tensor, segments: SourceRows | None) -> list[Tensor]:
+        """The streams' content vectors, each [N, D] of norm about 1."""
+        sides = []
+        if self.view_count:
+            sides.append((coarse_NVD, torch.ones(coarse_NVD.shape[:2], dtype=torch.bool, device=coarse_NVD.device)))
+        if segments is not None:
+            sides.append(self.adapt_segments(segments))
+        if self.fusion is not None:
+            (coarse_NVD, coarse_visible_NV), (fine_NLD, fine_visible_NL) = sides
+            coarse_NVD, fine_NLD = self.fusion(coarse_NVD, fine_NLD, fine_visible_NL)
+            sides = [(coarse_NVD, coarse_visible_NV), (fine_NLD, fine_visible_NL)]
+        scale = self.width**-0.5
+        return [pool(tokens, visible) * scale for pool, (tokens, visible) in zip(self.pools, sides, strict=True)]
+
+    def _join(self, content_ND: Tensor, id_ND: Tensor) -> Tensor:
+        if self.joint is not None:
+            return self.joint(torch.cat([content_ND, id_ND], dim=-1))
+        return content_ND + id_ND

@@ -1,0 +1,46 @@
+"""Next-item losses. Each returns one value a target, in nats; `targets` are M positions whose next item is known."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def full_softmax(score_MN: Tensor, target_M: Tensor) -> Tensor:
+    """Cross-entropy over all N items: −s₊ + log Σⱼ exp(sⱼ). [M]"""
+    return functional.cross_entropy(score_MN.float(), target_M, reduction="none")
+
+
+def sampled_softmax(positive_M: Tensor, negative_MK: Tensor, log_count_K: Tensor, hit_MK: Tensor) -> Tensor:
+    """Cross-entropy with its sum over items estimated from K negatives (Bengio & Senécal 2008; logQ: Yi et al. 2019).
+
+    The positive is certain to be in the sum and stays uncorrected; negative k stands for exp(−log_count_K[k]) items, so
+    with all items as negatives (log_count 0) this is `full_softmax`.
+
+    Args:
+        positive_M, negative_MK: scores.
+        log_count_K: log of the expected number of times that negative k is drawn.
+        hit_MK: bool, True where negative k is the target itself; it is left out.
+
+    Returns:
+        [M]
+    """
+    corrected_MK = (negative_MK.float() - log_count_K).masked_fill(hit_MK, -torch.inf)
+    positive_M = positive_M.float()
+    return torch.cat([positive_M[:, None], corrected_MK], dim=1).logsumexp(dim=1) - positive_M
+
+
+def binary_cross_entropy(positive_M: Tensor, negative_MK: Tensor, hit_MK: Tensor) -> Tensor:
+    """−log σ(s₊) − Σₖ log(1 − σ(sₖ)) (Kang & McAuley 2018, equation 9, with K negatives). [M]"""
+    return generalised_bce(positive_M, negative_MK, hit_MK, beta=1.0)
+
+
+def generalised_bce(positive_M: Tensor, negative_MK: Tensor, hit_MK: Tensor, beta: float) -> Tensor:
+    """−β log σ(s₊) − Σₖ log(1 − σ(sₖ)) (gSASRec, Petrov & Macdonald 2023, equation 10). [M]"""
+    negative_loss_MK = functional.softplus(negative_MK.float()).masked_fill(hit_MK, 0.0)
+    return beta * functional.softplus(-positive_M.float()) + negative_loss_MK.sum(dim=1)
+
+
+def gbce_beta(negatives: int, item_count: int, calibration: float) -> float:
+    """β = a (t (1 − 1/a) + 1/a) with a = K / (N − 1) (Petrov & Macdonald 2023, equation 15): 1 at t = 0, a at t = 1."""
+    sampling_rate = min(negatives / max(item_count - 1, 1), 1.0)
+    return sampling_rate * (calibration * (1 - 1 / sampling_rate) + 1 / sampling_rate)

@@ -1,0 +1,126 @@
+"""Loss of a training step: next item + α · alignment, from the step's unique items, each encoded once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dmesr_model.alignment import alignment_loss
+from dmesr_model.item_batches import ItemBatch
+from dmesr_model.losses import full_softmax, gbce_beta, generalised_bce, sampled_softmax
+from dmesr_model.model import DMESR
+from dmesr_model.negatives import NegativeSampling
+
+
+class LossConfig(BaseModel):
+    """The next-item loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
+        default="softmax", description="'softmax' scores every item of the catalog: best up to some 10,000 items."
+    )
+    negatives: int = Field(
+        default=1024, ge=1, description="Items drawn a step and shared by its positions; not used by 'softmax'."
+    )
+    sampling: NegativeSampling = Field(
+        default="uniform", description="How they are drawn; 'popularity' needs logQ correction."
+    )
+    popularity_power: float = Field(
+        default=0.5, ge=0, le=1, description="Popularity sampling draws ∝ (events + 1)^power."
+    )
+    calibration: float = Field(
+        default=0.75, ge=0, le=1, description="t of gBCE; 0 is plain BCE, 1 undoes the sampling bias."
+    )
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """A step on one process. Rows are positions in the step's N unique items.
+
+    Args:
+        history_BT: int64 rows; any row on padding.
+        valid_BT: bool, False on padding.
+        masked_BT: bool, positions seen as masks.
+        scored_M: int64, flat positions b · T + t that have a target.
+        target_M: int64 rows.
+        negative_K: int64 rows, or None when all N items are candidates.
+        log_count_K: float32, see `sampled_softmax`.
+        aligned_A: int64 rows of the items that alignment compares.
+        target_count: targets of the step over all processes.
+    """
+
+    items: ItemBatch
+    history_BT: Tensor
+    valid_BT: Tensor
+    masked_BT: Tensor
+    scored_M: Tensor
+    target_M: Tensor
+    negative_K: Tensor | None
+    log_count_K: Tensor
+    aligned_A: Tensor
+    target_count: int
+
+    def to(self, device: torch.device) -> "StepBatch":
+        return StepBatch(
+            **{name: value.to(device) if hasattr(value, "to") else value for name, value in vars(self).items()}
+        )
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """`total` is differentiated; the others are detached means for the log."""
+
+    total: Tensor
+    next_item: Tensor
+    alignment: Tensor
+
+
+class Objective(nn.Module):
+    """The module that is trained; wraps the model so that one forward pass of it gives the loss.
+
+    Args:
+        catalog_size: N of the whole catalog, for the sampling rate of gBCE.
+        processes: how many processes average their gradients.
+    """
+
+    def __init__(self, model: DMESR, loss: LossConfig, catalog_size: int, processes: int = 1) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.beta = gbce_beta(loss.negatives, catalog_size, loss.calibration) if loss.kind == "gbce" else 1.0
+        self.processes = processes
+
+    def forward(self, batch: StepBatch) -> StepLosses:
+        tokens = self.model.encode_items(batch.items)
+        history_SBTD = torch.stack([functional.embedding(batch.history_BT, stream) for stream in tokens.streams_SND])
+        users_BTW = self.model.encode_sequences(history_SBTD, batch.valid_BT, batch.masked_BT)
+        users_MW = functional.embedding(batch.scored_M, users_BTW.flatten(0, 1))
+        item_NW = tokens.streams_SND.transpose(0, 1).flatten(start_dim=1)
+        share = self.processes / max(batch.target_count, 1)
+        next_item = self._next_item_losses(users_MW, item_NW, batch).sum() * share
+        alignment = self._alignment(tokens.coarse_NVD, batch)
+        total = next_item + self.model.config.alignment_weight * alignment
+        return StepLosses(total, next_item.detach(), alignment.detach())
+
+    def _next_item_losses(self, users_MW: Tensor, item_NW: Tensor, batch: StepBatch) -> Tensor:
+        if batch.negative_K is None:
+            return full_softmax(users_MW @ item_NW.T, batch.target_M)
+        positive_M = (users_MW * functional.embedding(batch.target_M, item_NW)).sum(dim=-1)
+        negative_MK = users_MW @ functional.embedding(batch.negative_K, item_NW).T
+        hit_MK = batch.target_M[:, None] == batch.negative_K
+        if self.loss.kind == "sampled_softmax":
+            return sampled_softmax(positive_M, negative_MK, batch.log_count_K, hit_MK)
+        return generalised_bce(positive_M, negative_MK, hit_MK, self.beta)
+
+    def _alignment(self, coarse_NVD: Tensor, batch: StepBatch) -> Tensor:
+        if self.model.log_temperature is None:
+            return coarse_NVD.new_zeros(())
+        rows = batch.aligned_A
+        present_NV = torch.cat([source.present_NK for source in batch.items.coarse], dim=1)
+        text_id_NV = torch.cat([source.text_id_NK for source in batch.items.coarse], dim=1)
+        temperature = self.model.log_temperature.exp().clamp(min=0.01)
+        return alignment_loss(coarse_NVD[rows], present_NV[rows], text_id_NV[rows], temperature)

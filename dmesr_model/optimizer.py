@@ -1,0 +1,55 @@
+"""AdamW, its learning-rate schedule, and the random seed of a step."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+
+class OptimizerConfig(BaseModel):
+    """How weights follow gradients."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak step size of AdamW.")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="AdamW's decay of matrices; not of norms, biases, embeddings."
+    )
+    warmup_steps: int = Field(
+        default=50, ge=0, description="Steps of linear rise to the peak; Adam's moments settle in them."
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        description="After warm-up; 'cosine' falls to 0 at max_epochs, so set that near what is needed.",
+    )
+    clip_norm: float = Field(default=5.0, gt=0, description="Largest gradient norm; guards against a rare steep step.")
+
+
+def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019); decay acts on matrices of linear and recurrent layers only."""
+    embeddings = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        is_table = id(parameter) in embeddings or name.endswith(("position_TD", "mask_SD"))
+        (plain if parameter.ndim < 2 or is_table else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def schedule_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then constant or half a cosine down to 0."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - config.warmup_steps) / max(total_steps - config.warmup_steps, 1)
+    return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make the dropout of a step follow from (seed, step, process) alone, so that no generator state need be saved."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))

@@ -1,0 +1,86 @@
+"""A trained model as a folder: safetensors weights, JSON config, id map, generated model card. No pickles.
+
+`DMESR.save_pretrained`, `DMESR.from_pretrained` and `DMESR.push_to_hub` come from huggingface_hub's mixin and end here.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+ITEM_IDS = "item_ids.json"
+
+
+def write_model(model: nn.Module, config: dict[str, Any], item_ids: tuple[str, ...], folder: Path) -> None:
+    """Write weights, config and id map into an existing folder."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2))
+    (folder / ITEM_IDS).write_text(json.dumps(item_ids))
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(config, item ids) of a model folder."""
+    return json.loads((folder / CONFIG).read_text()), tuple(json.loads((folder / ITEM_IDS).read_text()))
+
+
+def read_weights(model: nn.Module, folder: Path) -> None:
+    """Load the weights into a model of the same config; raises RuntimeError naming what does not fit."""
+    model.load_state_dict(load_file(folder / WEIGHTS))
+
+
+def fetch_model(
+    model_id: str, revision: str | None, cache_dir: str | Path | None, force: bool, local_only: bool, token: Any
+) -> Path:
+    """The folder of a model: itself where it is a local folder, else downloaded from the hub."""
+    if Path(model_id).is_dir():
+        return Path(model_id)
+    paths = [
+        hf_hub_download(
+            repo_id=model_id,
+            filename=name,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force,
+            local_files_only=local_only,
+            token=token,
+        )
+        for name in (WEIGHTS, CONFIG, ITEM_IDS)
+    ]
+    return Path(paths[0]).parent
+
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+A sequential recommender of the DMESR design (arXiv 2602.13715: dual-view MLLM-based enhancing framework for multimodal
+sequential recommendation), as this project implements it; what the paper's abstract leaves open is this project's own
+choice. It scores an item for a user by the inner product of their vectors.
+
+| | |
+| --- | --- |
+{% for name, value in facts %}| {{ name }} | {{ value }} |
+{% endfor %}
+```python
+from pathlib import Path
+from dmesr_model.encoding import encode_items, encode_sequences
+from dmesr_model.features import ItemFeatures
+from dmesr_model.model import DMESR
+from dmesr_model.sequences import Sequences
+
+model = DMESR.from_pretrained("this folder or its hub id")
+items_ND = encode_items(model, ItemFeatures.open(Path("features")))
+users_UD = encode_sequences(model, items_ND, Sequences.open(Path("sequences")))
+```
+
+Text vectors must come from the same encoder, with the same settings, as in training. `item_ids.json` lists the items
+that training saw; other items are scored from their content.
+"""

@@ -1,0 +1,119 @@
+"""Builds the StepBatch of any (epoch, step) of a run: sequences, targets, negatives, and the step's unique items."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dmesr_model.batches import SequenceBatch, causal_batch, cloze_batch, plan_epoch, rows_of, unique_items
+from dmesr_model.features import PAD_INDEX
+from dmesr_model.item_batches import ItemBatch, ItemGatherer
+from dmesr_model.negatives import draw_by_popularity, draw_uniform
+from dmesr_model.objective import LossConfig, StepBatch
+from dmesr_model.sequences import Sequences, count_events
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What decides a step beside the data; see TrainConfig and ModelConfig for the meaning of each."""
+
+    seed: int
+    batch_size: int
+    max_length: int
+    bidirectional: bool
+    mask_share: float
+    mask_last_share: float
+    alignment_items: int
+    loss: LossConfig
+
+
+class StepBuilder:
+    """Steps of one process of `processes`.
+
+    Args:
+        train: training events.
+        gatherer: reads the items' texts.
+        settings: see StepSettings.
+        rank, processes: this process takes rows rank, rank + processes, ... of each batch.
+
+    The candidates of the loss are the items with a training event: an item that nobody has met yet is no evidence of
+    anything, and as a negative it would only learn to be ranked last.
+    """
+
+    def __init__(
+        self, train: Sequences, gatherer: ItemGatherer, settings: StepSettings, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.train = train
+        self.gatherer = gatherer
+        self.settings = settings
+        self.rank = rank
+        self.processes = processes
+        self.events_N = count_events(train, gatherer.features.item_count)[1:]
+        self.trained_index_N = np.flatnonzero(self.events_N) + 1
+        self._catalog: ItemBatch | None = None
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        """Users of each step of an epoch."""
+        settings = self.settings
+        return plan_epoch(self.train.lengths, settings.batch_size, settings.max_length, settings.seed, epoch)
+
+    def build(self, users_B: np.ndarray, epoch: int, step_in_epoch: int) -> StepBatch:
+        """This process's part of the step."""
+        random = np.random.default_rng([self.settings.seed, epoch, step_in_epoch])
+        whole = self._draw_sequences(users_B, random)
+        negative_index_K, log_count_K = self._draw_negatives(random)
+        part = SequenceBatch(*(rows[self.rank :: self.processes] for rows in vars(whole).values()))
+        batch_items_N = unique_items(part.history_BT, part.target_BT)
+        step_index_N = self._items_of_step(batch_items_N, negative_index_K)
+        target_BT = part.target_BT
+        scored_M = np.flatnonzero(target_BT != PAD_INDEX)
+        negatives = None if negative_index_K is None else torch.from_numpy(rows_of(negative_index_K, step_index_N))
+        return StepBatch(
+            items=self._gather(step_index_N, all_items=negative_index_K is None),
+            history_BT=torch.from_numpy(rows_of(part.history_BT, step_index_N)),
+            valid_BT=torch.from_numpy(part.history_BT != PAD_INDEX),
+            masked_BT=torch.from_numpy(part.masked_BT),
+            scored_M=torch.from_numpy(scored_M),
+            target_M=torch.from_numpy(rows_of(target_BT.ravel()[scored_M], step_index_N)),
+            negative_K=negatives,
+            log_count_K=torch.from_numpy(log_count_K),
+            aligned_A=torch.from_numpy(rows_of(self._draw_aligned(batch_items_N, random), step_index_N)),
+            target_count=int((whole.target_BT != PAD_INDEX).sum()),
+        )
+
+    def _draw_sequences(self, users_B: np.ndarray, random: np.random.Generator) -> SequenceBatch:
+        settings = self.settings
+        if not settings.bidirectional:
+            return causal_batch(self.train, users_B, settings.max_length)
+        return cloze_batch(
+            self.train, users_B, settings.max_length, settings.mask_share, settings.mask_last_share, random
+        )
+
+    def _draw_negatives(self, random: np.random.Generator) -> tuple[np.ndarray | None, np.ndarray]:
+        """(item_index of the negatives, or None for all items; log of their expected counts)."""
+        loss = self.settings.loss
+        if loss.kind == "softmax":
+            return None, np.zeros(0, dtype=np.float32)
+        if loss.sampling == "uniform":
+            drawn_K, log_count_K = draw_uniform(len(self.trained_index_N), loss.negatives, random)
+        else:
+            events_N = self.events_N[self.trained_index_N - 1]
+            drawn_K, log_count_K = draw_by_popularity(events_N, loss.negatives, loss.popularity_power, random)
+        return self.trained_index_N[drawn_K - 1], log_count_K
+
+    def _items_of_step(self, batch_items_N: np.ndarray, negative_index_K: np.ndarray | None) -> np.ndarray:
+        if negative_index_K is None:
+            return self.trained_index_N
+        return unique_items(batch_items_N, negative_index_K)
+
+    def _draw_aligned(self, batch_items_N: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        if len(batch_items_N) <= self.settings.alignment_items:
+            return batch_items_N
+        return np.sort(random.choice(batch_items_N, self.settings.alignment_items, replace=False))
+
+    def _gather(self, step_index_N: np.ndarray, all_items: bool) -> ItemBatch:
+        if not all_items:
+            return self.gatherer.gather(step_index_N)
+        if self._catalog is None:
+            self._catalog = self.gatherer.gather(step_index_N)
+        return self._catalog
