@@ -33,21 +33,21 @@ def test_k_core_can_be_empty_and_one_keeps_all():
 def test_k_core_agrees_with_a_loop_over_rows():
     numbers = range(400)
     events = pl.DataFrame(
-        {"user_id": [str(n * 7 % 61) for n in numbers], "item_id": [str(n * n % 53) for n in numbers]}
+        {"user_id": [str(n * n % 61) for n in numbers], "item_id": [str(n * (n + 3) % 53) for n in numbers]}
     )
     rows = pairs_of(events)
     while True:
         kept = [
             row
             for row in rows
-            if sum(other.split()[0] == row.split()[0] for other in rows) >= 7
-            and sum(other.split()[1] == row.split()[1] for other in rows) >= 8
+            if sum(other.split()[0] == row.split()[0] for other in rows) >= 9
+            and sum(other.split()[1] == row.split()[1] for other in rows) >= 12
         ]
         if kept == rows:
             break
         rows = kept
     assert 0 < len(rows) < 400
-    assert pairs_of(k_core(events, 7, 8)) == rows
+    assert pairs_of(k_core(events, 9, 12)) == rows
 
 
 def test_long_sequences():
