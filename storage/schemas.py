@@ -55,6 +55,20 @@ ITEMS = _schema(
     run_id=pa.string(),
 )
 
+PICTURES = _schema(
+    "pictures",
+    ("source",),
+    source=pa.string(),  # a delivered picture: its path, its URL, or `bytes:` and the digest of a column's bytes
+    stamp=pa.string(),  # size and time of a file: another stamp, and the file is read again; null for what can't change
+    limits_digest=pa.string(),  # the limits it was checked against
+    image_digest=pa.string(),  # null where there were no bytes to read
+    image_reference=pa.string(),  # null: refused
+    reason=pa.string(),  # why it was refused; null: it was not
+    detail=pa.string(),
+    created_at=_TIME,
+    run_id=pa.string(),
+)
+
 INTERACTIONS = _schema(
     "interactions",
     (EVENT_DIGEST,),
@@ -173,6 +187,7 @@ RECOMMENDATIONS = _schema(
 
 TABLES = (
     ITEMS,
+    PICTURES,
     INTERACTIONS,
     REJECTS,
     GENERATIONS,
