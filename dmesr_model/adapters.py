@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dmesr_model.dropout import Dropout
+
 
 @dataclass(frozen=True)
 class SourceRows:
@@ -39,7 +41,7 @@ class Adapter(nn.Module):
             nn.LayerNorm(encoder_width),
             nn.Linear(encoder_width, hidden_width),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden_width, width),
         )
         self.absent_D = nn.Parameter(torch.randn(width) * width**-0.5)

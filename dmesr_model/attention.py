@@ -1,17 +1,22 @@
-"""Multi-head attention and the pre-norm residual blocks built on it (Vaswani et al. 2017, section 3.2)."""
+"""Multi-head attention and the pre-norm residual blocks built on it (Vaswani et al. 2017, section 3.2).
+
+Dropout acts on what a layer adds and on hidden activations, not on attention weights, where it would rule out the fused
+kernels.
+"""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dmesr_model.dropout import Dropout
+
 
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention of queries over a memory, section 3.2.2 of Vaswani et al. 2017."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
@@ -31,13 +36,12 @@ class MultiHeadAttention(nn.Module):
             self._split(self.key(memory_BSD)),
             self._split(self.value(memory_BSD)),
             attn_mask=None if visible_BTS is None else visible_BTS[:, None],
-            dropout_p=self.dropout if self.training else 0.0,
             is_causal=causal,
         )
         return self.output(attended_BHTC.transpose(1, 2).flatten(start_dim=2))
 
     def weights(self, query_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor) -> Tensor:
-        """The attention weights that `forward` would use without dropout, averaged over heads: [B, T, S]."""
+        """The attention weights that `forward` uses, averaged over heads: [B, T, S]."""
         query_BHTC, key_BHSC = self._split(self.query(query_BTD)), self._split(self.key(memory_BSD))
         logits_BHTS = query_BHTC @ key_BHSC.transpose(-1, -2) / query_BHTC.shape[-1] ** 0.5
         return logits_BHTS.masked_fill(~visible_BTS[:, None], -torch.inf).softmax(dim=-1).mean(dim=1)
@@ -53,7 +57,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.inner = nn.Linear(width, multiple * width)
         self.outer = nn.Linear(multiple * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         return self.outer(self.dropout(functional.gelu(self.inner(states))))
@@ -65,10 +69,10 @@ class SelfAttentionBlock(nn.Module):
     def __init__(self, width: int, heads: int, multiple: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = MultiHeadAttention(width, heads, dropout)
+        self.attention = MultiHeadAttention(width, heads)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, multiple, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, states_BTD: Tensor, visible_BTT: Tensor | None = None, causal: bool = False) -> Tensor:
         normed_BTD = self.attention_norm(states_BTD)
@@ -84,10 +88,10 @@ class CrossAttentionBlock(nn.Module):
         super().__init__()
         self.query_norm = nn.LayerNorm(width)
         self.memory_norm = nn.LayerNorm(width)
-        self.attention = MultiHeadAttention(width, heads, dropout)
+        self.attention = MultiHeadAttention(width, heads)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, multiple, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, states_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor | None = None, causal: bool = False

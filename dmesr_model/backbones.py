@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmesr_model.attention import SelfAttentionBlock
+from dmesr_model.dropout import Dropout
 
 BackboneName = Literal["sasrec", "bert4rec", "gru4rec"]
 Positions = Literal["from_end", "from_start"]
@@ -43,7 +44,7 @@ class SASRec(nn.Module):
     ) -> None:
         super().__init__()
         self.positions = positions
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads, multiple, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
@@ -65,7 +66,7 @@ class BERT4Rec(nn.Module):
     ) -> None:
         super().__init__()
         self.positions = positions
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads, multiple, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
@@ -84,7 +85,7 @@ class GRU4Rec(nn.Module):
 
     def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.recurrence = nn.GRU(
             width, width, num_layers=layers, batch_first=True, dropout=dropout if layers > 1 else 0
         )

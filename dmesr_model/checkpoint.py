@@ -14,9 +14,17 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dmesr_model.objective import StepLosses
+
 
 class RunState(BaseModel):
-    """Where a run stands, apart from weights and optimizer."""
+    """Where a run stands, apart from weights and optimizer.
+
+    Args:
+        step: of the whole run; `step_in_epoch`, the sums and `samples` start anew with each epoch.
+        loss_sum, alignment_sum: over this process's steps of the epoch, nats.
+        seconds: of training and validation, without what a kill threw away.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +40,33 @@ class RunState(BaseModel):
     best_ndcg_at_10: float | None = None
     epochs_without_gain: int = 0
     finished: bool = False
+
+    def after_step(self, losses: StepLosses, samples: int, seconds: float) -> "RunState":
+        return self.model_copy(
+            update={
+                "step": self.step + 1,
+                "step_in_epoch": self.step_in_epoch + 1,
+                "loss_sum": self.loss_sum + float(losses.next_item),
+                "alignment_sum": self.alignment_sum + float(losses.alignment),
+                "samples": self.samples + samples,
+                "seconds": self.seconds + seconds,
+            }
+        )
+
+    def after_epoch(self, ndcg_at_10: float | None, patience: int, max_epochs: int) -> "RunState":
+        """The start of the next epoch, or the end of the run. Without a validation value every epoch is the best."""
+        gained = ndcg_at_10 is None or self.best_ndcg_at_10 is None or ndcg_at_10 > self.best_ndcg_at_10
+        idle = 0 if gained else self.epochs_without_gain + 1
+        return RunState(
+            epoch=self.epoch + 1,
+            step=self.step,
+            seconds=self.seconds,
+            seconds_before_epoch=self.seconds,
+            best_epoch=self.epoch if gained else self.best_epoch,
+            best_ndcg_at_10=ndcg_at_10 if gained else self.best_ndcg_at_10,
+            epochs_without_gain=idle,
+            finished=idle >= patience or self.epoch + 1 == max_epochs,
+        )
 
 
 def write_checkpoint(

@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmesr_model.alignment import alignment_loss
+from dmesr_model.gathering import gather_rows, share_gradient
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.losses import full_softmax, gbce_beta, generalised_bce, sampled_softmax
 from dmesr_model.model import DMESR
 from dmesr_model.negatives import NegativeSampling
+
+LOWEST_TEMPERATURE = 0.01
+"""Below it a single negative decides the InfoNCE gradient; CLIP (Radford et al. 2021) stops there too."""
 
 
 class LossConfig(BaseModel):
@@ -49,7 +53,8 @@ class StepBatch:
         target_M: int64 rows.
         negative_K: int64 rows, or None when all N items are candidates.
         log_count_K: float32, see `sampled_softmax`.
-        aligned_A: int64 rows of the items that alignment compares.
+        aligned_A: int64 rows of the items that alignment compares; no item stands in two processes' lists.
+        aligned_most: the most items in any process's `aligned_A`.
         target_count: targets of the step over all processes.
     """
 
@@ -62,6 +67,7 @@ class StepBatch:
     negative_K: Tensor | None
     log_count_K: Tensor
     aligned_A: Tensor
+    aligned_most: int
     target_count: int
 
     def to(self, device: torch.device) -> "StepBatch":
@@ -117,10 +123,20 @@ class Objective(nn.Module):
         return generalised_bce(positive_M, negative_MK, hit_MK, self.beta)
 
     def _alignment(self, coarse_NVD: Tensor, batch: StepBatch) -> Tensor:
+        """Over the aligned items of all processes, with the gradient of this process's items times the processes."""
         if self.model.log_temperature is None:
             return coarse_NVD.new_zeros(())
         rows = batch.aligned_A
-        present_NV = torch.cat([source.present_NK for source in batch.items.coarse], dim=1)
-        text_id_NV = torch.cat([source.text_id_NK for source in batch.items.coarse], dim=1)
-        temperature = self.model.log_temperature.exp().clamp(min=0.01)
-        return alignment_loss(coarse_NVD[rows], present_NV[rows], text_id_NV[rows], temperature)
+        coarse_AVD = coarse_NVD[rows]
+        present_AV = torch.cat([source.present_NK for source in batch.items.coarse], dim=1)[rows]
+        text_id_AV = torch.cat([source.text_id_NK for source in batch.items.coarse], dim=1)[rows]
+        temperature = self.model.log_temperature.exp().clamp(min=LOWEST_TEMPERATURE)
+        if self.processes == 1:
+            return alignment_loss(coarse_AVD, present_AV, text_id_AV, temperature)
+        loss = alignment_loss(
+            gather_rows(coarse_AVD, batch.aligned_most),
+            gather_rows(present_AV, batch.aligned_most),
+            gather_rows(text_id_AV, batch.aligned_most),
+            share_gradient(temperature, self.processes),
+        )
+        return loss.detach() + self.processes * (loss - loss.detach())

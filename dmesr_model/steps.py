@@ -62,7 +62,9 @@ class StepBuilder:
         random = np.random.default_rng([self.settings.seed, epoch, step_in_epoch])
         whole = self._draw_sequences(users_B, random)
         negative_index_K, log_count_K = self._draw_negatives(random)
-        part = SequenceBatch(*(rows[self.rank :: self.processes] for rows in vars(whole).values()))
+        parts = [_share_of(whole, rank, self.processes) for rank in range(self.processes)]
+        part = parts[self.rank]
+        aligned = self._draw_aligned(parts, random)
         batch_items_N = unique_items(part.history_BT, part.target_BT)
         step_index_N = self._items_of_step(batch_items_N, negative_index_K)
         target_BT = part.target_BT
@@ -77,7 +79,8 @@ class StepBuilder:
             target_M=torch.from_numpy(rows_of(target_BT.ravel()[scored_M], step_index_N)),
             negative_K=negatives,
             log_count_K=torch.from_numpy(log_count_K),
-            aligned_A=torch.from_numpy(rows_of(self._draw_aligned(batch_items_N, random), step_index_N)),
+            aligned_A=torch.from_numpy(rows_of(aligned[self.rank], step_index_N)),
+            aligned_most=max(len(own) for own in aligned),
             target_count=int((whole.target_BT != PAD_INDEX).sum()),
         )
 
@@ -106,10 +109,18 @@ class StepBuilder:
             return self.trained_index_N
         return unique_items(batch_items_N, negative_index_K)
 
-    def _draw_aligned(self, batch_items_N: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        if len(batch_items_N) <= self.settings.alignment_items:
-            return batch_items_N
-        return np.sort(random.choice(batch_items_N, self.settings.alignment_items, replace=False))
+    def _draw_aligned(self, parts: list[SequenceBatch], random: np.random.Generator) -> list[np.ndarray]:
+        """Items that each process aligns: a bounded draw of the batch, each item with the first process that has it."""
+        items_of = [unique_items(part.history_BT, part.target_BT) for part in parts]
+        chosen_N = unique_items(*items_of)
+        if len(chosen_N) > self.settings.alignment_items:
+            chosen_N = np.sort(random.choice(chosen_N, self.settings.alignment_items, replace=False))
+        aligned = []
+        for own_N in items_of:
+            taken = np.isin(chosen_N, own_N)
+            aligned.append(chosen_N[taken])
+            chosen_N = chosen_N[~taken]
+        return aligned
 
     def _gather(self, step_index_N: np.ndarray, all_items: bool) -> ItemBatch:
         if not all_items:
@@ -117,3 +128,8 @@ class StepBuilder:
         if self._catalog is None:
             self._catalog = self.gatherer.gather(step_index_N)
         return self._catalog
+
+
+def _share_of(batch: SequenceBatch, rank: int, processes: int) -> SequenceBatch:
+    """Rows rank, rank + processes, ..."""
+    return SequenceBatch(*(rows[rank::processes] for rows in vars(batch).values()))

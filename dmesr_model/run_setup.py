@@ -1,0 +1,60 @@
+"""What a training run starts from: its output folder, its events, its untrained model."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dmesr_model.checkpoint import replace_text
+from dmesr_model.features import ItemFeatures
+from dmesr_model.model import DMESR, ModelConfig
+from dmesr_model.sequences import HeldOut, Sequences, count_events, hold_out_last, leave_one_out, select_users
+
+SplitName = Literal["leave_one_out", "last_event", "none"]
+
+
+def claim_output(output_dir: Path, features: ItemFeatures, sequences: Sequences, settings: dict[str, Any]) -> None:
+    """Note whose run this folder holds. Raises ValueError where it already holds a run with other settings or data.
+
+    Vectors are known by the shape of their table only: whoever embeds anew names another folder.
+    """
+    histories = hashlib.sha256(np.ascontiguousarray(sequences.item_index).tobytes())
+    histories.update(np.ascontiguousarray(sequences.offsets).tobytes())
+    identity = {
+        **settings,
+        "items": hashlib.sha256(json.dumps(features.item_ids).encode()).hexdigest(),
+        "histories": histories.hexdigest(),
+        "vectors": list(features.vectors_UE.shape),
+    }
+    path = output_dir / "run.json"
+    if path.exists() and json.loads(path.read_text()) != identity:
+        raise ValueError(f"{output_dir} holds a run with other settings or data; name another output folder")
+    replace_text(path, json.dumps(identity, indent=2))
+
+
+def split_events(sequences: Sequences, split: SplitName) -> tuple[Sequences, HeldOut | None]:
+    """(training events, validation events)."""
+    if split == "leave_one_out":
+        parts = leave_one_out(sequences)
+        return parts.train, parts.validation
+    if split == "last_event":
+        return hold_out_last(sequences)
+    return sequences, None
+
+
+def share_of_process(held_out: HeldOut, rank: int, processes: int) -> HeldOut:
+    """Users rank, rank + processes, ..."""
+    users = np.arange(len(held_out.target_index_H))[rank::processes]
+    return HeldOut(select_users(held_out.histories, users), held_out.target_index_H[users])
+
+
+def build_model(features: ItemFeatures, train: Sequences, config: ModelConfig, seed: int) -> DMESR:
+    """A model with weights from the seed, and an ID row for each item with a training event."""
+    views = features.views if config.views is None else config.views
+    trained = np.flatnonzero(count_events(train, features.item_count)[1:])
+    torch.manual_seed(seed)
+    item_ids = [features.item_ids[position] for position in trained]
+    return DMESR(config.model_copy(update={"views": views}), features.encoder_width, item_ids)
