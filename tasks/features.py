@@ -82,6 +82,10 @@ class Dataset:
         self._filters = filters
         self._work_folder = work_folder
 
+    def as_it_is_now(self) -> "Dataset":
+        """Return the same dataset, to be read anew: this one keeps the keys that it was first asked for."""
+        return Dataset(self._store, self._describe, self._embed, self._filters, self._work_folder)
+
     @cached_property
     def keys(self) -> DatasetKeys:
         """Return the digests of what the folders hold, or would hold; remembered for the tables' versions."""
