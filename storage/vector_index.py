@@ -58,6 +58,13 @@ class Excluded:
     def of(self, query: int) -> np.ndarray:
         return self.rows[self.offsets[query] : self.offsets[query + 1]]
 
+    def select(self, queries_B: np.ndarray) -> "Excluded":
+        """Return what these queries exclude, in their order."""
+        lengths_B = self.counts[queries_B]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths_B)])
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths_B)
+        return Excluded(offsets, self.rows[np.repeat(self.offsets[queries_B], lengths_B) + within])
+
 
 class VectorIndex:
     """N vectors to search, on the GPU where FAISS finds one, else on the CPU."""
@@ -150,10 +157,8 @@ class VectorIndex:
 
 def _is_excluded(rows_BF: np.ndarray, queries_B: np.ndarray, excluded: Excluded, count: int) -> np.ndarray:
     """bool [B, F]; a pair of query and row is one integer, so that one sorted search answers for the block."""
-    lengths_B = excluded.counts[queries_B]
-    within = np.arange(lengths_B.sum()) - np.repeat(np.cumsum(lengths_B) - lengths_B, lengths_B)
-    rows = excluded.rows[np.repeat(excluded.offsets[queries_B], lengths_B) + within]
-    pairs = np.sort(np.repeat(np.arange(len(queries_B)), lengths_B) * count + rows)
+    of_block = excluded.select(queries_B)
+    pairs = np.sort(np.repeat(np.arange(len(queries_B)), of_block.counts) * count + of_block.rows)
     if len(pairs) == 0:
         return np.zeros(rows_BF.shape, dtype=bool)
     asked_BF = np.arange(len(queries_B))[:, None] * count + rows_BF
