@@ -33,7 +33,7 @@ class PictureStore:
         Raises StoreError if the store can't be written.
         """
         digest = digest_of_bytes(content)
-        reference = f"{_FOLDER}/{digest[:2]}/{digest}"
+        reference = reference_of(digest)
         try:
             if self._size(reference) != len(content):
                 self._write(reference, content)
@@ -92,6 +92,11 @@ class PictureStore:
     @cached_property
     def _remote(self) -> tuple[arrow_fs.FileSystem, str]:
         return _filesystem(self._store)
+
+
+def reference_of(digest: str) -> str:
+    """Return the reference of a picture that is kept in the store."""
+    return f"{_FOLDER}/{digest[:2]}/{digest}"
 
 
 def in_place_reference(path: Path) -> str:

@@ -1,0 +1,112 @@
+"""Values as they are delivered, made text: ids, titles, attributes.
+
+Ids are always text, so that an id matches across files: 1, "1", 1.0 and "1.0" are one id. Leading zeros are kept:
+"007" is not 7.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import Decimal
+
+_MAX_ID_CHARS = 512
+_EXACT_FLOAT = 2**53
+_WHOLE_AS_DECIMAL = re.compile(r"(-?\d+)\.0+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_ID_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class BadValueError(ValueError):
+    """A value that can't be used: a reason in one word, and what is wrong and what to do about it."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def id_text(value: object) -> str:
+    """Return an id as text. Raises BadValueError of reason `empty_id` or `bad_id`."""
+    if type(value) is str:
+        text = value.strip()
+        if text.endswith("0") and (match := _WHOLE_AS_DECIMAL.fullmatch(text)):
+            text = match[1]
+    elif type(value) is int:
+        return str(value)
+    elif value is None:
+        text = ""
+    else:
+        text = _number_id(value)
+    if not text:
+        raise BadValueError("empty_id", "the id is empty; give the row an id or leave it out")
+    if len(text) > _MAX_ID_CHARS:
+        raise BadValueError("bad_id", f"the id has {len(text):,} characters; at most {_MAX_ID_CHARS} are taken")
+    if _ID_CONTROL.search(text):
+        raise BadValueError("bad_id", f"the id {text[:40]!r} holds a control character; take it out")
+    return text
+
+
+def _number_id(value: object) -> str:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        if value.is_integer() and abs(value) < _EXACT_FLOAT:
+            return str(int(value))
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return str(int(value))
+    raise BadValueError("bad_id", f"the id {str(value)[:40]!r} is no text and no exact whole number; store ids as text")
+
+
+def plain_text(value: object, joiner: str) -> str | None:
+    """Return a title or description as clean text, a list's texts joined; None if nothing is left."""
+    texts = as_texts(value)
+    joined = texts if isinstance(texts, str) else joiner.join(texts)
+    return joined or None
+
+
+def as_texts(value: object) -> str | list[str]:
+    """Return any value as a text or a list of texts: no nulls, NaN or empty texts; a dict's pairs as `key: value`."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        pairs = ((clean(str(key)), as_texts(part)) for key, part in value.items())
+        return [f"{key}: {part if isinstance(part, str) else ', '.join(part)}" for key, part in pairs if part]
+    if isinstance(value, list | tuple):
+        parts = (as_texts(part) for part in value)
+        return [part if isinstance(part, str) else ", ".join(part) for part in parts if part]
+    return _scalar_text(value)
+
+
+def _scalar_text(value: object) -> str:
+    if value is None or isinstance(value, bytes):  # bytes in a column that is no picture say nothing in words
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ""
+        return str(int(value)) if value.is_integer() and abs(value) < _EXACT_FLOAT else repr(value)
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    return clean(str(value))
+
+
+def clean(text: str) -> str:
+    """Return text stripped, with plain line breaks; control characters (line breaks and tabs aside) become spaces."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.isprintable():
+        text = _CONTROL.sub(" ", text)
+    return text.strip()
+
+
+def attributes_json(attributes: Mapping[str, object]) -> tuple[str | None, str | None]:
+    """Return attributes as a JSON object in their order, and in sorted order for the digest: order is no change."""
+    kept = {clean(name): text for name, value in attributes.items() if (text := as_texts(value))}
+    if not kept:
+        return None, None
+    in_order = json.dumps(kept, ensure_ascii=False)
+    names = list(kept)
+    return in_order, in_order if names == sorted(names) else json.dumps(kept, ensure_ascii=False, sort_keys=True)

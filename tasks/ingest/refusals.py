@@ -1,0 +1,103 @@
+"""Rows that are refused: what a refusal says, which ones the store knows already, and each file's share of them.
+
+A refusal is known by its source, row, field, item, reason and detail. The same files ingested again give the same
+refusals, so none is written twice.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from storage.schemas import REJECTS
+from storage.tables import Store
+
+_STAGE = "ingest"
+_IDENTITY = ("source", "row", "field", "item_id", "reason", "detail")
+_READ_ROWS = 200_000
+
+
+class Refusal(NamedTuple):
+    """Why a row, a field of it, or a file's pictures were refused."""
+
+    source: str
+    row: int | None
+    field: str | None
+    item_id: str | None
+    reason: str
+    detail: str
+
+
+class RefusalLog:
+    """The refusals of one pass over a delivery. Holds 8 bytes for each one that the store knows."""
+
+    def __init__(self, store: Store, sources: Iterable[str]) -> None:
+        self._table = store.table(REJECTS)
+        self._known = _stored_digests(store, sorted(set(sources)))
+        self._pending: list[Refusal] = []
+        self.new = 0
+        self.reasons: Counter[tuple[str, str]] = Counter()  # (source, reason): rows and fields refused
+
+    def add(self, refusals: Iterable[Refusal], keep: bool) -> None:
+        """Count refusals; with `keep`, hold the new ones until `write`."""
+        batch = list(refusals)
+        if not batch:
+            return
+        self.reasons.update((refusal.source, refusal.reason) for refusal in batch)
+        digests = np.array([_digest(refusal) for refusal in batch], dtype=np.int64)
+        fresh = unseen_first(digests, self._known)
+        self.new += int(fresh.sum())
+        if keep:
+            self._pending.extend(refusal for refusal, is_new in zip(batch, fresh, strict=True) if is_new)
+        self._known = merge_sorted(self._known, digests[fresh])
+
+    def write(self, run_id: str) -> None:
+        """Append what is held to the `rejects` table."""
+        if not self._pending:
+            return
+        rows = [(_STAGE, *refusal, datetime.now(UTC), run_id) for refusal in self._pending]
+        self._table.append(pl.DataFrame(rows, schema=self._table.empty().schema, orient="row"))
+        self._pending.clear()
+
+    def summary(self, source: str) -> str:
+        """Return a file's refusals as text: `3 broken_json, 1 duplicate_id`."""
+        counts = sorted((-count, reason) for (name, reason), count in self.reasons.items() if name == source)
+        return ", ".join(f"{-count:,} {reason}" for count, reason in counts)
+
+
+def unseen_first(digests: np.ndarray, seen_sorted: np.ndarray) -> np.ndarray:
+    """Return a mask of the digests that are not in `seen_sorted`, each digest's first place only."""
+    fresh = np.zeros(len(digests), dtype=bool)
+    fresh[np.unique(digests, return_index=True)[1]] = True
+    places = np.searchsorted(seen_sorted, digests)
+    inside = places < len(seen_sorted)
+    fresh[inside] &= seen_sorted[places[inside]] != digests[inside]
+    return fresh
+
+
+def merge_sorted(sorted_digests: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Return both as one sorted array."""
+    if not len(more):
+        return sorted_digests
+    return np.sort(np.concatenate([sorted_digests, more]), kind="stable")
+
+
+def _stored_digests(store: Store, sources: list[str]) -> np.ndarray:
+    table = store.table(REJECTS)
+    rows = table.scan().filter((pl.col("stage") == _STAGE) & pl.col("source").is_in(sources)).select(_IDENTITY)
+    digests = [
+        np.array([_digest(Refusal(*row)) for row in batch.iter_rows()], dtype=np.int64)
+        for batch in table.batches(rows, _READ_ROWS)
+    ]
+    return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *digests]))
+
+
+def _digest(refusal: Refusal) -> int:
+    content = "\x00".join("" if part is None else str(part) for part in refusal)
+    return int.from_bytes(
+        hashlib.blake2b(content.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big", signed=True
+    )

@@ -1,0 +1,100 @@
+"""Timestamps as delivered, made milliseconds since 1970-01-01 UTC or, where only the order is known, order numbers."""
+
+import math
+import statistics
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from tasks.ingest.cleaning import BadValueError
+from tasks.ingest.config import TimestampUnit
+
+# Milliseconds in one unit.
+_MILLISECONDS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+
+# Below these magnitudes a number is taken for an order number, seconds, milliseconds, microseconds; above, nanoseconds.
+# As times they lie in 1973: no log of a shop is older.
+_MAGNITUDES: tuple[tuple[float, TimestampUnit], ...] = ((1e8, "order"), (1e11, "s"), (1e14, "ms"), (1e17, "us"))
+
+_EARLIEST = int(datetime(1980, 1, 1, tzinfo=UTC).timestamp() * 1000)
+_LATEST = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp() * 1000)
+_LARGEST_ORDER = 2**62
+
+
+def decide_unit(values: Iterable[object]) -> TimestampUnit:
+    """Return the unit of a file's first timestamps, by the median of its numbers; `iso` if there is no number."""
+    numbers = [number for value in values if (number := _number(value)) is not None]
+    if not numbers:
+        return "iso"
+    middle = abs(statistics.median(numbers))
+    return next((unit for bound, unit in _MAGNITUDES if middle < bound), "ns")
+
+
+def timestamp_of(value: object, unit: TimestampUnit) -> int:
+    """Return a timestamp in milliseconds, or the order number.
+
+    Raises BadValueError of reason `missing_timestamp`, `bad_timestamp` or `implausible_timestamp`.
+    """
+    number = _number(value)
+    if number is None:
+        return _plausible(_from_text(value), value, unit)
+    if unit == "iso":
+        raise BadValueError("bad_timestamp", f"{value!r} is a number, not ISO 8601 text; set ingest.timestamp_unit")
+    if unit == "order":
+        if number != int(number) or not 0 <= number < _LARGEST_ORDER:
+            raise BadValueError("bad_timestamp", f"{value!r} is no order number (0, 1, 2, …)")
+        return int(number)
+    if isinstance(number, int) and unit in ("s", "ms"):
+        milliseconds = number * 1000 if unit == "s" else number
+    else:
+        milliseconds = math.floor(number * _MILLISECONDS[unit])
+    return _plausible(milliseconds, value, unit)
+
+
+def _plausible(milliseconds: int, value: object, unit: str) -> int:
+    if not _EARLIEST <= milliseconds < _LATEST:
+        detail = f"{value!r} in {unit} is no time from 1980 to 2199; check the row, or set ingest.timestamp_unit"
+        raise BadValueError("implausible_timestamp", detail)
+    return milliseconds
+
+
+def _number(value: object) -> int | float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
+    if not isinstance(value, str):
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _from_text(value: object) -> int:
+    if isinstance(value, datetime):
+        moment = value
+    elif isinstance(value, date):
+        moment = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    elif value is None or isinstance(value, float) or (isinstance(value, str) and not value.strip()):
+        raise BadValueError("missing_timestamp", "the row has no timestamp; an event without one has no place in order")
+    else:
+        moment = _parsed(str(value))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return math.floor(moment.timestamp() * 1000)
+
+
+def _parsed(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        detail = f"{text[:40]!r} is neither a number nor ISO 8601 (2026-11-23T16:30:00Z)"
+        raise BadValueError("bad_timestamp", detail) from error
