@@ -1,5 +1,6 @@
 """A shop made by hand, row by row, for the stages that read what others wrote."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,14 +9,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dmesr_model.model import ModelConfig
+from dmesr_model.sequences import Sequences, leave_one_out
+from dmesr_model.trainer import build_model
 from storage.digests import digest_of_text, event_digest
 from storage.schemas import EMBEDDINGS, GENERATIONS, INTERACTIONS, ITEMS, SEGMENTS, TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig, asked_views
 from tasks.embed import EmbedConfig
+from tasks.features import Dataset, open_features
 from tasks.generation_keys import wanted_generations
 from tasks.segment_keys import wanted_segments
 from tasks.semantics import encoder_digest
+from tasks.train import TrainStageConfig, Variant, model_refs
+from tasks.trained_models import ModelRef
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -77,6 +84,23 @@ class HandMadeShop:
             for order, event in enumerate(events)
         ]
         self.store.table(INTERACTIONS).append(self._frame(INTERACTIONS, rows))
+
+    def pretend_to_train(self, config: TrainStageConfig) -> list[ModelRef]:
+        """Models with weights as the seed left them, where trained ones would be."""
+        dataset = Dataset(self.store, self.describe, self.embed, config.filters, self.work_folder)
+        features, _ = open_features(dataset.features_folder())
+        train = leave_one_out(Sequences.open(dataset.sequences_folder())).train
+        models = model_refs(config, dataset.keys, self.work_folder)
+        for model in models:
+            made = build_model(features, train, ModelConfig(**model.settings["model"]), seed=model.seed)
+            made.save_pretrained(model.checkpoint)
+            records = [{"epoch": 0, "step": 3, "loss": 2.5, "alignment_loss": 1.0, "validation_ndcg_at_10": 0.1}]
+            records[0] |= {"samples_per_second": 100.0, "seconds": 1.0, "epoch_ended": True}
+            (model.folder / "progress.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+            (model.folder / "job.json").write_text(json.dumps({"features": str(dataset.features_folder())}))
+            summary = {"epochs": 1, "best_epoch": 0, "validation_ndcg_at_10": 0.1, "seconds": 1.0, "parameters": 10}
+            (model.folder / "summary.json").write_text(json.dumps(summary))
+        return models
 
     def _frame(self, table: TableSchema, rows: list[dict[str, object]]) -> pl.DataFrame:
         schema = self.store.table(table).empty().schema
@@ -141,3 +165,14 @@ def lively_shop(hand_made_shop: HandMadeShop) -> HandMadeShop:
 def _walks(random: np.random.Generator) -> list[tuple[str, str, int]]:
     walks = [random.choice(range(user % 2, 28, 2), size=6, replace=False) for user in range(24)]
     return [(f"u{user:02d}", f"i{n:02d}", time) for user, walk in enumerate(walks) for time, n in enumerate(walk)]
+
+
+@pytest.fixture
+def small_models() -> TrainStageConfig:
+    """Two variants with two seeds, small enough to make in a moment."""
+    small = {"width": 8, "adapter_width": 8, "layers": 1, "heads": 1, "max_length": 8}
+    variants = (
+        Variant(name="dmesr", model=small),
+        Variant(name="id_only", model={**small, "views": [], "use_segments": False}),
+    )
+    return TrainStageConfig(variants=variants, seeds=(0, 1))

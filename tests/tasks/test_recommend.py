@@ -1,0 +1,112 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from dmesr_model.encoding import encode_items, encode_sequences
+from dmesr_model.model import DMESR
+from dmesr_model.sequences import Sequences
+from storage.schemas import RECOMMENDATIONS
+from storage.vector_index import VectorIndex
+from tasks.features import Dataset, open_features
+from tasks.recommend import RecommendConfig, RecommendStage
+from tasks.stage import StageError, run_stage
+from tasks.train import TrainStageConfig
+
+
+def stage(shop, train: TrainStageConfig, config: RecommendConfig) -> RecommendStage:
+    return RecommendStage(config, train, shop.describe, shop.embed, shop.store, shop.work_folder)
+
+
+def recommended(shop) -> pl.DataFrame:
+    return shop.store.table(RECOMMENDATIONS).read().sort("user_id", "rank")
+
+
+def test_rows_equal_brute_force(lively_shop, small_models) -> None:
+    # i29, which has no event, is a candidate; i05, bought by some, has left the catalog and is none.
+    lively_shop.put_item("i05", "mug 5", picture="p5", active=False)
+    lively_shop.put_events(("short", "i00", 1))
+    models = lively_shop.pretend_to_train(small_models)
+    run_stage(stage(lively_shop, small_models, RecommendConfig(k=26, users_a_commit=7)), lambda progress: None)
+    rows = recommended(lively_shop)
+
+    dataset = Dataset(
+        lively_shop.store, lively_shop.describe, lively_shop.embed, small_models.filters, lively_shop.work_folder
+    )
+    features, _ = open_features(dataset.features_folder())
+    histories = Sequences.open(dataset.histories_folder())
+    made = DMESR.from_pretrained(models[0].checkpoint)
+    items = encode_items(made, features)
+    scores = encode_sequences(made, items, histories) @ items.T
+    gone = features.item_ids.index("i05")
+    assert histories.user_count == 25  # also the user with one event, whom no training sees
+    for user, user_id in enumerate(histories.user_ids):
+        barred = {int(item) - 1 for item in histories.history(user)} | {gone}
+        wanted = sorted(set(range(30)) - barred, key=lambda row: -scores[user, row])[:26]
+        mine = rows.filter(pl.col("user_id") == user_id)
+        assert mine["item_id"].to_list() == [features.item_ids[row] for row in wanted]
+        assert mine["rank"].to_list() == list(range(1, len(wanted) + 1))
+        assert mine["score"].to_numpy() == pytest.approx(scores[user, wanted], abs=1e-4)
+    # 24 users of 6 items have 24 or 23 left, fewer than K.
+    assert rows.filter(pl.col("user_id") == "u00").height in (23, 24)
+    assert "i29" in set(rows["item_id"])
+
+
+def test_what_a_killed_run_left_is_finished_with_no_row_lost_or_doubled(lively_shop, small_models) -> None:
+    lively_shop.pretend_to_train(small_models)
+    config = RecommendConfig(k=5, users_a_commit=10)
+    killed = stage(lively_shop, small_models, config)
+    commits = []
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress) -> None:
+        commits.append(progress.done)
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_stage(killed, kill)
+    assert commits == [10]
+    plan = stage(lively_shop, small_models, config).plan()
+    assert (plan.new, plan.up_to_date) == (14, 10)
+    run_stage(stage(lively_shop, small_models, config), lambda progress: None)
+    rows = recommended(lively_shop)
+    assert rows.height == 24 * 5
+    assert rows.select("user_id", "rank").is_duplicated().sum() == 0
+    assert stage(lively_shop, small_models, config).plan().to_do == 0
+    # Another K is another publication; a new event changes histories.
+    assert stage(lively_shop, small_models, RecommendConfig(k=6)).plan().new == 24
+
+
+def test_user_who_has_seen_everything_gets_nothing_and_is_no_work(hand_made_shop, small_models) -> None:
+    shop = hand_made_shop
+    shop.put_items(*({"item_id": name, "title": name} for name in "abcd"))
+    shop.put_vectors({"z": [1, 2]})
+    walks = {"all": "abcd", "most": "abc", "v": "cba"}
+    shop.put_events(*((user, item, time) for user, walk in walks.items() for time, item in enumerate(walk)))
+    shop.pretend_to_train(small_models)
+    config = RecommendConfig(k=20, variant="id_only", seed=1)
+    made = stage(shop, small_models, config)
+    plan = made.plan()
+    assert (plan.new, plan.notes) == (2, ("1 users have seen every active item",))
+    summary = run_stage(made, lambda progress: None)
+    assert summary.details["model"] == "id_only, seed 1"
+    assert recommended(shop).select("user_id", "rank", "item_id").rows() == [("most", 1, "d"), ("v", 1, "d")]
+    assert stage(shop, small_models, config).plan().to_do == 0
+
+
+def test_the_index_is_saved_with_its_ids(lively_shop, small_models) -> None:
+    lively_shop.pretend_to_train(small_models)
+    summary = run_stage(stage(lively_shop, small_models, RecommendConfig(k=1)), lambda progress: None)
+    (folder,) = (lively_shop.work_folder / "indexes").iterdir()
+    index, ids = VectorIndex.open(folder)
+    assert ids == [f"i{number:02d}" for number in range(30)]
+    assert index.search(np.zeros((1, index.width), np.float32), 1)[1].shape == (1, 1)
+    assert summary.details["index"] == str(folder)
+
+
+def test_unknown_variant_and_missing_training_are_said(lively_shop, small_models) -> None:
+    with pytest.raises(StageError, match=r"recommend\.variant 'other'.*variants dmesr, id_only and the seeds \[0, 1\]"):
+        stage(lively_shop, small_models, RecommendConfig(variant="other")).plan()
+    with pytest.raises(StageError, match="dmesr, seed 0, is not trained: run train first"):
+        run_stage(stage(lively_shop, small_models, RecommendConfig()), lambda progress: None)
