@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmesr_model.dropout import Dropout
+from dmesr_model.initial_weights import INITIAL_STD
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Adapter(nn.Module):
             Dropout(dropout),
             nn.Linear(hidden_width, width),
         )
-        self.absent_D = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.absent_D = nn.Parameter(torch.randn(width) * INITIAL_STD)
 
     def forward(self, source: SourceRows) -> Tensor:
         """Tokens [N, K, D]; an absent slot holds the learned token."""

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from dmesr_model.attention import SelfAttentionBlock
 from dmesr_model.dropout import Dropout
+from dmesr_model.initial_weights import INITIAL_STD
 
 BackboneName = Literal["sasrec", "bert4rec", "gru4rec"]
 Positions = Literal["from_end", "from_start"]
@@ -24,7 +25,7 @@ class PositionEmbedding(nn.Module):
     def __init__(self, max_length: int, width: int, positions: Positions) -> None:
         super().__init__()
         self.from_end = positions == "from_end"
-        self.position_TD = nn.Parameter(torch.randn(max_length, width) * 0.02)
+        self.position_TD = nn.Parameter(torch.randn(max_length, width) * INITIAL_STD)
 
     def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         steps_T = torch.arange(tokens_BTD.shape[1], device=tokens_BTD.device)

@@ -74,7 +74,7 @@ class ItemFeatures:
     def check_finite(self) -> None:
         """Read the table once, in blocks. Raises ValueError naming the first item with a NaN or infinite vector."""
         for start in range(0, len(self.vectors_UE), _ROWS_PER_CHECK):
-            finite = np.isfinite(self.vectors_UE[start : start + _ROWS_PER_CHECK]).all(axis=1)
+            finite = np.isfinite(_map_block(self.vectors_UE, start)).all(axis=1)
             if not finite.all():
                 self.raise_not_finite(start + int(np.flatnonzero(~finite)[0]))
 
@@ -85,6 +85,15 @@ class ItemFeatures:
         for position, segment in zip(*np.nonzero(np.asarray(self.segment_index_NL) == row), strict=True):
             raise ValueError(_not_finite(self.item_ids[position], f"segment {segment}"))
         raise ValueError(f"row {row} of the text vectors, which no item uses, holds NaN or infinity; embed it again")
+
+
+def _map_block(table_UE: np.ndarray, start: int) -> np.ndarray:
+    """_ROWS_PER_CHECK rows, mapped on their own, so that a scan does not leave the whole table in resident memory."""
+    rows = min(_ROWS_PER_CHECK, len(table_UE) - start)
+    if not isinstance(table_UE, np.memmap) or table_UE.filename is None or not table_UE.flags.c_contiguous:
+        return table_UE[start : start + rows]
+    offset = table_UE.offset + start * table_UE.strides[0]
+    return np.memmap(table_UE.filename, table_UE.dtype, "r", offset, (rows, table_UE.shape[1]))
 
 
 def _not_finite(item_id: str, source: str) -> str:

@@ -7,19 +7,21 @@ from dmesr_model.attention import CrossAttentionBlock
 
 
 class AttentionPool(nn.Module):
-    """Weighted mean of an item's tokens; the weight is a softmax over a learned direction."""
+    """Weighted mean of an item's tokens; the weight is a softmax over a learned direction of the normed tokens.
+
+    The mean is of the tokens themselves, so that an item's vector may be long: with an inner product, length is how
+    often an item is liked whoever the user is.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.score = nn.Linear(width, 1, bias=False)
-        nn.init.zeros_(self.score.weight)
 
     def forward(self, tokens_NKD: Tensor, present_NK: Tensor) -> Tensor:
         """[N, D]. At least one token of each item must be present."""
-        normed_NKD = self.norm(tokens_NKD)
-        score_NK = self.score(normed_NKD)[..., 0].masked_fill(~present_NK, -torch.inf)
-        return (score_NK.softmax(dim=-1)[..., None] * normed_NKD).sum(dim=1)
+        score_NK = self.score(self.norm(tokens_NKD))[..., 0].masked_fill(~present_NK, -torch.inf)
+        return (score_NK.softmax(dim=-1)[..., None] * tokens_NKD).sum(dim=1)
 
 
 class ItemFusion(nn.Module):

@@ -39,7 +39,6 @@ class ItemIdentity(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.table = nn.Embedding(trained_items + 1, width)
-        nn.init.normal_(self.table.weight, std=width**-0.5)
 
     def forward(self, id_row_N: Tensor) -> Tensor:
         """[N, D]."""
@@ -123,7 +122,7 @@ class ItemEncoder(nn.Module):
         return fine_NLD, segments.present_NK | (no_text_N[:, None] & first_L)
 
     def _encode_content(self, coarse_NVD: Tensor, segments: SourceRows | None) -> list[Tensor]:
-        """The streams' content vectors, each [N, D] of norm about 1."""
+        """The streams' content vectors, each [N, D]."""
         sides = []
         if self.view_count:
             sides.append((coarse_NVD, torch.ones(coarse_NVD.shape[:2], dtype=torch.bool, device=coarse_NVD.device)))
@@ -133,8 +132,7 @@ class ItemEncoder(nn.Module):
             (coarse_NVD, coarse_visible_NV), (fine_NLD, fine_visible_NL) = sides
             coarse_NVD, fine_NLD = self.fusion(coarse_NVD, fine_NLD, fine_visible_NL)
             sides = [(coarse_NVD, coarse_visible_NV), (fine_NLD, fine_visible_NL)]
-        scale = self.width**-0.5
-        return [pool(tokens, visible) * scale for pool, (tokens, visible) in zip(self.pools, sides, strict=True)]
+        return [pool(tokens, visible) for pool, (tokens, visible) in zip(self.pools, sides, strict=True)]
 
     def _join(self, content_ND: Tensor, id_ND: Tensor) -> Tensor:
         if self.joint is not None:

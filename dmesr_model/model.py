@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dmesr_model.backbones import Backbone, BackboneName, BERT4Rec, GRU4Rec, PositionEmbedding, Positions, SASRec
 from dmesr_model.fusion import SequenceFusion
+from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.item_encoder import FusionLevel, IdMode, ItemEncoder, ItemTokens
 from dmesr_model.pretrained import MODEL_CARD, fetch_model, read_settings, read_weights, write_model
@@ -55,7 +56,7 @@ class ModelConfig(BaseModel):
     layers: Count = Field(default=2, description="Blocks of the backbone.")
     heads: Count = Field(default=2, description="Attention heads, in the backbone and in fusion; divides the width.")
     feedforward_multiple: Count = Field(
-        default=4, description="Hidden width of a feed-forward layer, in multiples of d."
+        default=1, description="Hidden width of a feed-forward layer, in multiples of d."
     )
     positions: Positions = Field(
         default="from_end", description="What a position embedding counts from; GRU4Rec has none."
@@ -111,10 +112,12 @@ class DMESR(nn.Module, ModelHubMixin):
             else None
         )
         self.backbone = build_backbone(config)
-        bidirectional = not self.backbone.causal
-        self.mask_SD = nn.Parameter(torch.randn(self.items.stream_count, config.width)) if bidirectional else None
+        self.mask_SD: nn.Parameter | None = None
+        if not self.backbone.causal:
+            self.mask_SD = nn.Parameter(torch.randn(self.items.stream_count, config.width) * INITIAL_STD)
         aligned = config.alignment_weight > 0 and len(config.views) > 1
         self.log_temperature = nn.Parameter(torch.tensor(config.alignment_temperature).log()) if aligned else None
+        draw_initial_weights(self)
 
     @property
     def vector_width(self) -> int:
@@ -137,9 +140,9 @@ class DMESR(nn.Module, ModelHubMixin):
             valid_BT: bool, False on padding, which stands on the right.
             masked_BT: bool, positions that BERT4Rec sees as masks; None for causal backbones.
         """
-        scaled_SBTD = tokens_SBTD * self.config.width**0.5
         if masked_BT is not None and self.mask_SD is not None:
-            scaled_SBTD = torch.where(masked_BT[None, :, :, None], self.mask_SD[:, None, None, :], scaled_SBTD)
+            tokens_SBTD = torch.where(masked_BT[None, :, :, None], self.mask_SD[:, None, None, :], tokens_SBTD)
+        scaled_SBTD = tokens_SBTD * self.config.width**0.5
         if self.sequence_fusion is not None:
             scaled_SBTD = self.sequence_fusion(scaled_SBTD, valid_BT, self.backbone.causal)
         streams = len(scaled_SBTD)

@@ -1,0 +1,59 @@
+"""Item features: what is stored comes back, and what cannot be used is refused by name."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dmesr_model.features import ABSENT, ItemFeatures
+
+
+def test_saved_features_come_back_mapped(toy_features, tmp_path):
+    features = toy_features()
+    features.save(tmp_path)
+    opened = ItemFeatures.open(tmp_path)
+    assert opened.item_ids == features.item_ids
+    assert opened.views == ("image", "text")
+    assert isinstance(opened.vectors_UE, np.memmap)
+    for name in ("vectors_UE", "coarse_index_NV", "segment_index_NL"):
+        np.testing.assert_array_equal(getattr(opened, name), getattr(features, name))
+
+
+@pytest.mark.parametrize(
+    ("row", "source"), [(0, "item-0.*view 'image'"), (3, "item-0.*segment 1"), (11, "item-2.*'text'")]
+)
+def test_nan_names_the_item_and_the_source(toy_features, tmp_path, row, source):
+    features = toy_features()  # rows of item n: 5n image, 5n + 1 text, 5n + 2 ... 5n + 4 segments
+    features.vectors_UE[row, 1] = np.nan
+    features.save(tmp_path)
+    with pytest.raises(ValueError, match=source):
+        ItemFeatures.open(tmp_path).check_finite()
+
+
+def test_finite_features_pass(toy_features, tmp_path):
+    toy_features().save(tmp_path)
+    ItemFeatures.open(tmp_path).check_finite()
+
+
+def test_layout_is_checked(toy_features):
+    features = toy_features()
+    with pytest.raises(ValueError, match="twice"):
+        replace(features, item_ids=("item-1",) * 24)
+    with pytest.raises(ValueError, match="coarse_index_NV must be"):
+        replace(features, views=("image",))
+    with pytest.raises(ValueError, match="points outside"):
+        replace(features, segment_index_NL=np.full((24, 3), 120, np.int32))
+    with pytest.raises(ValueError, match="float32"):
+        replace(features, vectors_UE=features.vectors_UE.astype(np.float64))
+
+
+def test_views_are_selected_by_name(toy_features):
+    features = toy_features()
+    np.testing.assert_array_equal(features.select_views(("text", "image")), features.coarse_index_NV[:, ::-1])
+    assert features.select_views(()).shape == (24, 0)
+    with pytest.raises(ValueError, match="joint"):
+        features.select_views(("joint",))
+
+
+def test_absent_is_not_a_row(toy_features):
+    assert (toy_features().segment_index_NL[3] == ABSENT).all()

@@ -1,0 +1,149 @@
+"""The whole model: what it never does whatever its config, and that every parameter of a config learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from dmesr_model.encoding import encode_items, encode_sequences, gatherer_for
+from dmesr_model.model import DMESR, ModelConfig
+from dmesr_model.objective import LossConfig, Objective
+from dmesr_model.sequences import Sequences
+from dmesr_model.steps import StepBuilder
+from dmesr_model.trainer import TrainConfig, step_settings
+
+SMALL = {"width": 8, "adapter_width": 8, "layers": 1, "max_length": 12, "feedforward_multiple": 2}
+ABLATIONS = {
+    "full": {},
+    "bert4rec": {"backbone": "bert4rec"},
+    "gru4rec": {"backbone": "gru4rec"},
+    "sequence fusion": {"fusion": "sequence"},
+    "no fusion": {"fusion": "none"},
+    "no alignment": {"alignment_weight": 0.0},
+    "no original text": {"use_segments": False},
+    "image alone": {"views": ("image",)},
+    "original text alone": {"views": ()},
+    "no id": {"id_mode": "none"},
+    "id concatenated": {"id_mode": "concatenated"},
+    "id never hidden": {"id_dropout": 0.0},
+    "id only": {"views": (), "use_segments": False},
+    "plain sum": {"views": ("text",), "use_segments": False, "fusion": "none"},
+    "from start": {"positions": "from_start"},
+}
+
+
+def build(features, seed=0, **overrides):
+    torch.manual_seed(seed)
+    config = ModelConfig(**{**SMALL, "views": ("image", "text"), **overrides})
+    model = DMESR(config, features.encoder_width, features.item_ids[:20])
+    for parameter in model.items.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # far from the start, where all items are nearly the same
+    return model
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("loss", ["softmax", "gbce"])
+def test_gradients_reach_every_parameter(ablation, loss, toy_features, toy_sequences):
+    features = toy_features()
+    model = build(features, **ABLATIONS[ablation]).train()
+    config = TrainConfig(batch_size=50, loss=LossConfig(kind=loss, negatives=8), mask_share=0.5)
+    steps = StepBuilder(toy_sequences(), gatherer_for(model, features), step_settings(model.config, config))
+    reached = {name: torch.zeros(()) for name, _ in model.named_parameters()}
+    objective = Objective(model, config.loss, catalog_size=24)
+    for epoch in range(3):
+        objective.zero_grad()
+        objective(steps.build(steps.plan(epoch)[0], epoch, 0)).total.backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            reached[name] = reached[name] + parameter.grad.abs().sum()
+    unused = {name for name, total in reached.items() if total == 0}
+    assert {name for name in unused if not weighs_one_token(name, model)} == set()
+
+
+def weighs_one_token(name, model):
+    """With one coarse view, a softmax over it is 1 whatever these parameters are."""
+    weighing = (
+        "pools.0.score",
+        "fine_to_coarse.attention.query",
+        "fine_to_coarse.attention.key",
+        "fine_to_coarse.query_norm",
+    )
+    return len(model.config.views) == 1 and any(part in name for part in weighing)
+
+
+@pytest.mark.parametrize("ablation", ["full", "gru4rec", "sequence fusion", "id only"])
+def test_no_leak_from_the_future(ablation, toy_features):
+    model = build(toy_features(), **ABLATIONS[ablation]).eval()
+    tokens, valid = torch.randn(model.items.stream_count, 3, 7, 8), torch.ones(3, 7, dtype=torch.bool)
+    before = model.encode_sequences(tokens, valid)
+    for changed in range(1, 7):
+        altered = tokens.clone()
+        altered[:, :, changed:] = torch.randn_like(altered[:, :, changed:])
+        after = model.encode_sequences(altered, valid)
+        torch.testing.assert_close(after[:, :changed], before[:, :changed])
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_neither_batch_nor_padding_changes_a_vector(ablation, toy_features, toy_sequences):
+    features, sequences = toy_features(), toy_sequences(users=9)
+    model = build(features, **ABLATIONS[ablation])
+    items = encode_items(model, features)
+    assert items.shape == (24, model.vector_width)
+    assert items.dtype == np.float32
+    np.testing.assert_allclose(encode_items(model, features, batch_size=5), items, atol=1e-5)
+    users = encode_sequences(model, items, sequences)
+    np.testing.assert_allclose(encode_sequences(model, items, sequences, batch_size=1), users, atol=1e-5)
+
+
+def test_item_order_does_not_change_an_items_vector(toy_features):
+    features = toy_features()
+    model = build(features).eval()
+    gatherer = gatherer_for(model, features)
+    order = np.random.default_rng(0).permutation(24) + 1
+    shuffled = model.encode_items(gatherer.gather(order)).streams_SND
+    ordered = model.encode_items(gatherer.gather(np.arange(24) + 1)).streams_SND
+    torch.testing.assert_close(shuffled, ordered[:, order - 1])
+
+
+def test_identical_content_gets_identical_vectors_without_ids(toy_features):
+    vectors = encode_items(build(toy_features(), id_mode="none"), toy_features())
+    np.testing.assert_allclose(vectors[5], vectors[6], atol=1e-6)
+    assert np.abs(vectors[5] - vectors[7]).max() > 1e-3
+
+
+def test_unknown_items_get_the_mean_id_or_the_learned_one(toy_features):
+    features = toy_features()
+    hidden = build(features, views=(), use_segments=False, id_dropout=0.5)
+    learned = hidden.items.identity.table.weight[:1].detach().expand(4, -1)
+    np.testing.assert_allclose(encode_items(hidden, features)[20:], learned)
+    plain = build(features, views=(), use_segments=False, id_dropout=0.0)
+    vectors = encode_items(plain, features)
+    np.testing.assert_allclose(vectors[20:], np.tile(vectors[:20].mean(axis=0), (4, 1)), atol=1e-6)
+
+
+def test_only_the_most_recent_events_count(toy_features):
+    for backbone, kept in (("sasrec", 12), ("bert4rec", 11), ("gru4rec", 12)):
+        model = build(toy_features(), backbone=backbone)
+        items = encode_items(model, toy_features())
+        long = [20, 21, 22, 23, *range(1, 15)]
+        users = encode_sequences(model, items, Sequences.from_histories([long, long[-kept:], long[-kept - 1 :]], "abc"))
+        np.testing.assert_allclose(users[0], users[1], atol=1e-5)
+        np.testing.assert_allclose(users[0], users[2], atol=1e-5)
+
+
+def test_events_of_items_without_vectors_are_skipped(toy_features):
+    for backbone in ("sasrec", "bert4rec", "gru4rec"):
+        model = build(toy_features(), backbone=backbone)
+        items = encode_items(model, toy_features())
+        users = encode_sequences(model, items, Sequences.from_histories([[1, 99, 2], [1, 2], [99], []], "abcd"))
+        np.testing.assert_allclose(users[0], users[1], atol=1e-6)
+        np.testing.assert_allclose(users[2], users[3], atol=1e-6)
+        assert np.isfinite(users).all()
+
+
+def test_impossible_configs_are_refused():
+    with pytest.raises(ValueError, match="nothing to encode"):
+        ModelConfig(views=(), use_segments=False, id_mode="none")
+    with pytest.raises(ValueError, match="divisible"):
+        ModelConfig(width=9, heads=2)
+    with pytest.raises(ValueError, match="extra"):
+        ModelConfig(widht=8)
