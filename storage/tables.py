@@ -97,6 +97,10 @@ class Table:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def create(self) -> None:
+        """Make the table, empty, if there is none."""
+        self._write(self._ensure)
+
     def append(self, rows: pl.DataFrame | pa.Table, note: str = "") -> None:
         """Add rows in one atomic commit; no rows, no commit.
 

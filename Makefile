@@ -1,0 +1,29 @@
+# make demo: install, run the pipeline on the sample shop.   make test: install, lint, types, tests.
+ENV ?= .venv
+BIN = $(ENV)/bin
+
+.PHONY: setup demo test check lint types tests tiny-vlm
+
+setup:
+	@sh setup/install.sh $(ENV)
+
+demo: setup
+	@$(BIN)/dmesr demo
+
+test: check
+
+check: lint types tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+tests: setup
+	$(BIN)/pytest
+
+# Trains the sample shop's own vision-language model again (about an hour on 2 cores).
+tiny-vlm: setup
+	$(BIN)/python -m sample_shop.tiny_vlm.train

@@ -1,0 +1,49 @@
+"""What a stage leaves in the Prefect UI: its plan and its summary, under keys so that their history shows."""
+
+from prefect.artifacts import create_markdown_artifact
+
+from tasks.stage import Plan, Summary
+
+
+def publish_plan(plan: Plan) -> None:
+    """Publish a plan as a table, under the key `STAGE-plan`."""
+    rows = [
+        ("new", plan.new),
+        ("changed", plan.changed),
+        ("failed before", plan.failed_before),
+        ("up to date", plan.up_to_date),
+    ]
+    table = _table(plan.unit, "", [(name, f"{count:,}") for name, count in rows])
+    notes = "\n".join(f"- {note}" for note in plan.notes)
+    create_markdown_artifact(f"{table}\n\n{notes}", key=f"{plan.stage}-plan", description=plan.sentence())
+
+
+def publish_summary(summary: Summary) -> None:
+    """Publish what a stage did, under the key `STAGE-summary`."""
+    create_markdown_artifact(
+        summary_markdown(summary), key=f"{summary.stage}-summary", description=f"What {summary.stage} did"
+    )
+
+
+def summary_markdown(summary: Summary) -> str:
+    """Return counts, details and the tables written as Markdown tables."""
+    parts = [
+        f"# {summary.stage}",
+        f"{summary.counts.get('done', 0):,} {summary.unit} in {summary.seconds:,.1f} s ({summary.rate:,.1f} a second)",
+        _table("count", "", [(name, f"{count:,}") for name, count in summary.counts.items()]),
+    ]
+    if summary.details:
+        parts.append(_table("detail", "", [(name, _cell(value)) for name, value in summary.details.items()]))
+    if summary.writes:
+        parts.append(_table("table", "version", [(name, str(ref.version)) for name, ref in summary.writes.items()]))
+    return "\n\n".join([*parts, f"run `{summary.run_id}`"])
+
+
+def _table(left: str, right: str, rows: list[tuple[str, str]]) -> str:
+    lines = [f"| {left} | {right} |", "| --- | ---: |", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join(lines)
+
+
+def _cell(value: str | float | int) -> str:
+    text = f"{value:,.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,179 @@
+"""The command line, `dmesr`. Prefect starts only where a flow runs; planning and looking start nothing."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import overview
+from flows.flow_runs import run_nightly, run_one_stage
+from flows.night import StageName
+from storage.tables import StoreError
+from tasks.config import ConfigError, PipelineConfig, load_config, with_data
+from tasks.pipeline import build_stages
+from tasks.stage import StageError
+
+SAMPLE_SHOP = Path(__file__).parents[1] / "configs" / "sample_shop.yaml"
+
+app = typer.Typer(
+    help="Describe a catalog with a multimodal LLM, embed, train, evaluate, recommend: a nightly pipeline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="DMESR_CONFIG", help="The pipeline's YAML file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting over the file's: --set 'train.seeds=[0,1]'. Repeatable.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the delivery, instead of the config's files.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run tasks even where nothing changed since the last run.")]
+
+
+@app.command()
+def demo(settings: SetOption = None) -> None:
+    """Run the whole pipeline on the sample shop, and show the metrics."""
+    config = _load(SAMPLE_SHOP, settings)
+    _deliver_sample_shop(config.work_folder / "deliveries")
+    run_nightly(SAMPLE_SHOP, settings=settings or [])
+    _show_results(config)
+
+
+@app.command()
+def run(
+    config: ConfigOption,
+    data: DataOption = None,
+    settings: SetOption = None,
+    only: Annotated[StageName | None, typer.Option("--only", help="Run this stage alone.")] = None,
+    start_from: Annotated[StageName, typer.Option("--from", help="Run this stage and those after it.")] = "ingest",
+    force: ForceOption = False,
+) -> None:
+    """Run the pipeline: every stage, from one on, or one alone."""
+    if only is not None and start_from != "ingest":
+        raise typer.BadParameter("give --only or --from, not both")
+    if only is not None:
+        run_one_stage(only, config, data, settings or [], force)
+    else:
+        run_nightly(config, data, settings or [], start_from, force)
+    _show_results(_load(config, settings))
+
+
+@app.command()
+def ingest(
+    config: ConfigOption, data: DataOption = None, settings: SetOption = None, force: ForceOption = False
+) -> None:
+    """Read a delivery's catalog and events into the store."""
+    run_one_stage("ingest", config, data, settings or [], force)
+
+
+@app.command()
+def describe(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
+    """Ask the model to describe what is new or changed, or whose prompt changed."""
+    run_one_stage("describe", config, None, settings or [], force)
+
+
+@app.command()
+def embed(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
+    """Embed every text that has no vector yet."""
+    run_one_stage("embed", config, None, settings or [], force)
+
+
+@app.command()
+def train(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
+    """Train each variant and seed that has no finished model for the present data."""
+    run_one_stage("train", config, None, settings or [], force)
+
+
+@app.command()
+def evaluate(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
+    """Evaluate each model that has no metrics yet."""
+    run_one_stage("evaluate", config, None, settings or [], force)
+    typer.echo(overview.metrics_table(_load(config, settings)))
+
+
+@app.command()
+def recommend(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
+    """Write each user's recommendations."""
+    run_one_stage("recommend", config, None, settings or [], force)
+
+
+@app.command()
+def report(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
+    """Write the report, and say where it is."""
+    run_one_stage("report", config, None, settings or [], force)
+    typer.echo(overview.report_line(_load(config, settings)))
+
+
+@app.command()
+def plan(config: ConfigOption, data: DataOption = None, settings: SetOption = None) -> None:
+    """Say what each stage would do now. Does nothing, and starts nothing."""
+    for stage in build_stages(_load(config, with_data(settings or [], data))):
+        typer.echo(stage.plan().sentence())
+    typer.echo("(each stage is planned on what the stores hold now, not on what the stages before it would add)")
+
+
+@app.command()
+def status(config: ConfigOption, settings: SetOption = None) -> None:
+    """Show what the stores hold: rows and versions, the last runs, models, disk."""
+    typer.echo(overview.status(_load(config, settings)))
+
+
+@app.command()
+def show(
+    item: Annotated[str, typer.Argument(help="An item_id.")], config: ConfigOption, settings: SetOption = None
+) -> None:
+    """Show one item: what was delivered, what the model says, how its text is cut."""
+    typer.echo(overview.item(_load(config, settings), item))
+
+
+@app.command()
+def prompts(config: ConfigOption, settings: SetOption = None) -> None:
+    """Show the prompts in use, and the digest that names each."""
+    typer.echo(overview.prompts(_load(config, settings)))
+
+
+@app.command()
+def maintain(
+    config: ConfigOption,
+    settings: SetOption = None,
+    keep_hours: Annotated[int, typer.Option(help="Keep old versions of the tables readable so long.")] = 168,
+) -> None:
+    """Compact the tables, and delete files that only old versions need."""
+    from tasks.maintain import maintain_store
+
+    for table, removed in maintain_store(_load(config, settings).open_store(), keep_hours).items():
+        typer.echo(f"{table}: compacted; {removed} files deleted")
+
+
+def main() -> None:
+    """Run the command line; errors that people can mend are said without a traceback."""
+    try:
+        app()
+    except (ConfigError, StageError, StoreError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(1) from None
+
+
+def _load(config: Path, settings: list[str] | None) -> PipelineConfig:
+    return load_config(config, settings or [])
+
+
+def _deliver_sample_shop(folder: Path) -> None:
+    """Draw and simulate the sample shop, unless its deliveries lie there already; the same bytes every time."""
+    if (folder / "truth").exists() and (folder / "day0").exists():
+        return
+    from sample_shop.delivery import write_deliveries
+
+    typer.echo(f"drawing the sample shop in {folder}")
+    write_deliveries(folder)
+
+
+def _show_results(config: PipelineConfig) -> None:
+    typer.echo(overview.metrics_table(config))
+    typer.echo(overview.report_line(config))
+
+
+if __name__ == "__main__":
+    main()

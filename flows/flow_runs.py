@@ -1,0 +1,59 @@
+"""Run a flow from the command line: prepare Prefect, and say a failure with its stage, its reason and the remedy."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from flows.embedded_server import prepare_environment
+from flows.night import StageFailure, StageName
+from tasks.config import load_config, with_data
+from tasks.isolated import resume_command
+
+
+def run_nightly(
+    config: Path,
+    data: Path | None = None,
+    settings: list[str] | None = None,
+    start_from: StageName = "ingest",
+    force: bool = False,
+) -> None:
+    """Run the nightly flow here. Raises typer.Exit(1), having said why, if a stage fails."""
+    _prepare(config, data, settings or [])
+    from flows.nightly import nightly
+
+    _run(lambda: nightly(config, data, settings or [], start_from, force), config, data, settings or [])
+
+
+def run_one_stage(stage: StageName, config: Path, data: Path | None, settings: list[str], force: bool) -> None:
+    """Run one stage's flow here. Raises typer.Exit(1), having said why, if it fails."""
+    _prepare(config, data, settings)
+    from flows.stages import STAGE_FLOWS
+
+    given = {"data": data} if stage == "ingest" else {}
+    _run(lambda: STAGE_FLOWS[stage](config=config, settings=settings, force=force, **given), config, data, settings)
+
+
+def _prepare(config: Path, data: Path | None, settings: list[str]) -> None:
+    """Check the config before anything starts, and prepare what Prefect reads when it is imported."""
+    prepare_environment(load_config(config, with_data(settings, data)).work_folder)
+
+
+def _run(run: Callable[[], None], config: Path, data: Path | None, settings: list[str]) -> None:
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_without_traceback)
+    try:
+        run()
+    except StageFailure as failure:
+        command = resume_command(load_config(config, with_data(settings, data)), failure.stage_name)
+        typer.secho(f"\n{failure}", fg="red", err=True)
+        typer.echo(f"what was committed stays; go on with: {command}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Prefect logs a failed run with its traceback; the last line of it is what people need."""
+    if record.name.startswith("prefect") and record.exc_info:
+        record.exc_info, record.exc_text = None, None
+    return True

@@ -1,0 +1,44 @@
+"""The nightly pipeline: what is new in catalog and log, through every stage, to recommendations and a report."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.night import StageName, open_night
+from flows.stage_tasks import (
+    describe_items,
+    embed_texts,
+    evaluate_models,
+    ingest_delivery,
+    recommend_items,
+    train_models,
+    write_report,
+)
+
+
+@flow(name="nightly")
+def nightly(
+    config: Path,
+    data: Path | None = None,
+    settings: list[str] | None = None,
+    start_from: StageName = "ingest",
+    force: bool = False,
+) -> None:
+    """Run every stage from `start_from` on.
+
+    Args:
+        config: the pipeline's YAML file
+        data: the folder of tonight's delivery; without it, what the config names
+        settings: single settings over those in the file, such as `train.seeds=[0,1]`
+        start_from: the first stage to run; those before it are taken as they are
+        force: run each stage's task even where its cache key says that nothing changed
+    """
+    night = open_night(config, data, settings or [], start_from, force)
+
+    items = ingest_delivery(night)
+    texts = describe_items(night, items)
+    vectors = embed_texts(night, texts)
+    models = train_models(night, vectors)
+    metrics = evaluate_models(night, models)
+    lists = recommend_items(night, models)
+    write_report(night, metrics, lists)

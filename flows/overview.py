@@ -1,0 +1,148 @@
+"""What the stores hold, as text for the terminal."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from storage.schemas import ITEM_ID, ITEMS, METRICS, RUNS, TABLES
+from storage.tables import Store
+from tasks.config import PipelineConfig
+from tasks.prompt_files import load_prompts
+from tasks.semantics import current_generations, current_segments
+
+_RUNS_SHOWN = 10
+
+
+def status(config: PipelineConfig) -> str:
+    """Return rows and versions of each table, the last runs, models and disk use."""
+    store = config.open_store()
+    models = config.work_folder / "models"
+    parts = [
+        f"{config.name}: store {store.url}, work folder {config.work_folder}",
+        _columns(("table", "rows", "version"), _table_rows(store)),
+        _columns(("run", "status", "started (UTC)", "seconds", "counts"), _last_runs(store)),
+        f"models: {len(list(models.glob('*/summary.json')))} trained, in {models}",
+        f"disk: {_disk_use(config.work_folder):,.1f} MB under {config.work_folder}",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def item(config: PipelineConfig, item_id: str) -> str:
+    """Return one item as delivered, the answers about it, and its segments."""
+    store = config.open_store()
+    rows = store.table(ITEMS).scan().filter(pl.col(ITEM_ID) == item_id).collect()
+    if rows.height == 0:
+        return f"no item {item_id} in {store.url}: ids are text, exactly as delivered"
+    row = rows.row(0, named=True)
+    fields = ("title", "description", "attributes", "image_reference", "active", "updated_at")
+    answers = _of_item(current_generations(store, config.describe), item_id)
+    segments = _of_item(current_segments(store, config.embed), item_id).sort("position")
+    return "\n".join(
+        [
+            f"item {item_id}",
+            *(f"  {field}: {row[field]}" for field in fields if row[field] is not None),
+            *(f"  {view} ({status or 'not asked yet'}): {text or ''}" for view, status, text in _answer_rows(answers)),
+            *(f"  segment {place} ({kind}): {text}" for place, kind, text in _segment_rows(segments)),
+        ]
+    )
+
+
+def prompts(config: PipelineConfig) -> str:
+    """Return the prompts in use, each with its digest and what it asks."""
+    return "\n\n".join(
+        f"{prompt.name}: view {prompt.view}, digest {prompt.digest}, reads "
+        f"{', '.join((*(('picture',) if prompt.needs_picture else ()), *prompt.item_fields)) or 'nothing'}\n"
+        + "\n".join(f"  {line}" for line in f"{prompt.system or ''}\n{prompt.user}".strip().splitlines())
+        for prompt in load_prompts(config.describe.prompts)
+    )
+
+
+def metrics_table(config: PipelineConfig) -> str:
+    """Return the newest metrics of each variant over all test users, mean ± standard deviation over seeds."""
+    key = ["variant", "protocol", "slice", "metric", "seed"]
+    newest = (
+        config.open_store()
+        .table(METRICS)
+        .scan()
+        .filter((pl.col("slice") == "all") & pl.col("metric").str.ends_with("@10"))
+        .sort("created_at")
+        .unique(key, keep="last")
+        .group_by("protocol", "variant", "metric")
+        .agg(pl.col("value").mean().alias("mean"), pl.col("value").std().alias("deviation"), pl.len().alias("seeds"))
+        .sort("protocol", "variant")
+        .collect()
+    )
+    if newest.height == 0:
+        return "no metrics yet"
+    metrics = sorted(newest["metric"].unique())
+    rows = []
+    for (protocol, variant), group in newest.group_by("protocol", "variant", maintain_order=True):
+        values = {metric: _spread(mean, deviation) for metric, mean, deviation in _metric_rows(group)}
+        rows.append((str(protocol), str(variant), str(group["seeds"].max()), *(values.get(m, "") for m in metrics)))
+    return _columns(("protocol", "variant", "seeds", *metrics), rows)
+
+
+def report_line(config: PipelineConfig) -> str:
+    """Return where the report is."""
+    path = config.work_folder / "report.html"
+    return f"report: {path}" if path.exists() else "no report yet"
+
+
+def _table_rows(store: Store) -> Iterable[tuple[str, ...]]:
+    for schema in TABLES:
+        reference = store.table(schema).reference()
+        if reference is not None:
+            yield schema.name, f"{store.table(schema).count():,}", str(reference.version)
+
+
+def _last_runs(store: Store) -> Iterable[tuple[str, ...]]:
+    runs = store.table(RUNS).scan().sort("started_at", descending=True).head(_RUNS_SHOWN).collect()
+    for row in runs.iter_rows(named=True):
+        counts = ", ".join(f"{count:,} {name}" for name, count in json.loads(row["counts"]).items())
+        started: datetime = row["started_at"]
+        yield (
+            row["stage"],
+            row["status"],
+            f"{started:%Y-%m-%d %H:%M:%S}",
+            f"{row['seconds']:,.1f}",
+            row["error"] or counts,
+        )
+
+
+def _of_item(frame: pl.LazyFrame, item_id: str) -> pl.DataFrame:
+    return frame.filter(pl.col(ITEM_ID) == item_id).collect()
+
+
+def _answer_rows(answers: pl.DataFrame) -> Iterable[tuple[str, str | None, str | None]]:
+    return answers.select("view", "status", "text").iter_rows()
+
+
+def _segment_rows(segments: pl.DataFrame) -> Iterable[tuple[int, str, str]]:
+    return segments.select("position", "kind", "text").iter_rows()
+
+
+def _metric_rows(group: pl.DataFrame) -> Iterable[tuple[str, float | None, float | None]]:
+    return group.select("metric", "mean", "deviation").iter_rows()
+
+
+def _spread(mean: float | None, deviation: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
+
+
+def _disk_use(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, *rows]
+    if len(lines) == 1:
+        return ""
+    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -1,0 +1,47 @@
+"""Progress of long work: log lines with a rate, and a progress artifact in the UI."""
+
+import logging
+import time
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from tasks.stage import Progress
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_UPDATES = 3.0
+
+
+class ProgressReporter:
+    """Called by a stage as often as it likes; says so now and then."""
+
+    def __init__(self, stage_name: str) -> None:
+        self._stage = stage_name
+        self._artifact: UUID | None = None
+        self._next_line = self._next_update = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now, finished = time.monotonic(), progress.done >= progress.total
+        if now >= self._next_line or finished:
+            self._next_line = now + _SECONDS_BETWEEN_LINES
+            logger.info(sentence(self._stage, progress))
+        if now >= self._next_update or finished:
+            self._next_update = now + _SECONDS_BETWEEN_UPDATES
+            self._publish(100.0 * progress.done / max(progress.total, 1), sentence(self._stage, progress))
+
+    def _publish(self, percent: float, description: str) -> None:
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(percent, f"{self._stage}-progress", description)
+        else:
+            update_progress_artifact(self._artifact, percent, description)
+
+
+def sentence(stage_name: str, progress: Progress) -> str:
+    """Return how far a stage is, as one line."""
+    text = f"{stage_name}: {progress.done:,} of {progress.total:,} {progress.unit}"
+    if progress.rate > 0:
+        left = max(progress.total - progress.done, 0) / progress.rate
+        text += f", {progress.rate:,.1f} a second" + (f", about {left:,.0f} s left" if left >= 1 else "")
+    return text

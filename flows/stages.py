@@ -1,0 +1,70 @@
+"""A flow a stage, for reruns one at a time: from the UI, a schedule, or `dmesr STAGE`."""
+
+from pathlib import Path
+
+from prefect import Flow, flow
+
+from flows.night import open_stage
+from flows.stage_tasks import (
+    describe_items,
+    embed_texts,
+    evaluate_models,
+    ingest_delivery,
+    recommend_items,
+    train_models,
+    write_report,
+)
+
+
+@flow(name="ingest")
+def ingest(config: Path, data: Path | None = None, settings: list[str] | None = None, force: bool = False) -> None:
+    """Read a delivery's catalog and events into the store.
+
+    Args:
+        config: the pipeline's YAML file
+        data: the delivery's folder; without it, what the config names
+        settings: single settings over those in the file, such as `ingest.max_reject_share=0.5`
+        force: run the task even where its cache key says that nothing changed
+    """
+    ingest_delivery(open_stage(config, data, settings or [], "ingest", force))
+
+
+@flow(name="describe")
+def describe(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+    """Ask the model to describe what is new or changed, or whose prompt changed."""
+    describe_items(open_stage(config, None, settings or [], "describe", force), None)
+
+
+@flow(name="embed")
+def embed(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+    """Embed every text that has no vector yet."""
+    embed_texts(open_stage(config, None, settings or [], "embed", force), None)
+
+
+@flow(name="train")
+def train(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+    """Train each variant and seed that has no finished model for the present features and sequences."""
+    train_models(open_stage(config, None, settings or [], "train", force), None)
+
+
+@flow(name="evaluate")
+def evaluate(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+    """Evaluate each model that has no metrics yet."""
+    evaluate_models(open_stage(config, None, settings or [], "evaluate", force), None)
+
+
+@flow(name="recommend")
+def recommend(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+    """Write each user's recommendations."""
+    recommend_items(open_stage(config, None, settings or [], "recommend", force), None)
+
+
+@flow(name="report")
+def report(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+    """Write the report."""
+    write_report(open_stage(config, None, settings or [], "report", force), None, None)
+
+
+STAGE_FLOWS: dict[str, Flow[..., None]] = {
+    flow.name: flow for flow in (ingest, describe, embed, train, evaluate, recommend, report)
+}

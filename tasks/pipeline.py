@@ -1,0 +1,33 @@
+"""The stages of the pipeline in their order, built from its config."""
+
+from tasks.config import PipelineConfig
+from tasks.describe import DescribeStage
+from tasks.embed import EmbedStage
+from tasks.evaluate import EvaluateStage
+from tasks.ingest.stage import IngestStage
+from tasks.recommend import RecommendStage
+from tasks.report import ReportStage
+from tasks.stage import Stage
+from tasks.train import TrainStage
+
+STAGE_NAMES = ("ingest", "describe", "embed", "train", "evaluate", "recommend", "report")
+
+
+def build_stages(config: PipelineConfig) -> tuple[Stage, ...]:
+    """Return the stages in the order of the data flow."""
+    store, folder = config.open_store(), config.work_folder
+    describe, embed, train = config.describe, config.embed, config.train
+    return (
+        IngestStage(config.ingest, store, folder),
+        DescribeStage(describe, store, folder),
+        EmbedStage(embed, describe, store, folder),
+        TrainStage(train, describe, embed, store, folder),
+        EvaluateStage(config.evaluate, train, describe, embed, store, folder),
+        RecommendStage(config.recommend, train, describe, embed, store, folder),
+        ReportStage(config.report, train, describe, embed, store, folder),
+    )
+
+
+def stage_named(config: PipelineConfig, name: str) -> Stage:
+    """Return the stage called `name`, one of STAGE_NAMES."""
+    return build_stages(config)[STAGE_NAMES.index(name)]
