@@ -1,15 +1,35 @@
 """Describe: the model's answer for every item and view, from the picture, the item's own text, or both."""
 
-from typing import Annotated, Any
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.digests import digest_of
-from tasks.engines.endpoint import EndpointConfig
-from tasks.engines.offline import OfflineConfig
-from tasks.generation_keys import AskedView
+from storage.pictures import PictureStore
+from storage.schemas import GENERATION_KEY, GENERATIONS, ITEM_ID, ITEMS, TableSchema
+from storage.tables import Store
+from tasks.answers import FAILED
+from tasks.describe_rows import AnswerWriter, RequestMaker, rows_with_items
+from tasks.engines.endpoint import EndpointConfig, EndpointEngine
+from tasks.engines.offline import OfflineConfig, OfflineEngine
+from tasks.engines.protocol import Completion, Engine
+from tasks.generation import Generation
+from tasks.generation_keys import AskedView, wanted_generations
+from tasks.item_text import TextLimiter, limiter_for
 from tasks.model_identity import model_digest
+from tasks.preparation import Preparation
 from tasks.prompt_files import load_prompts
+from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
+
+logger = logging.getLogger(__name__)
+
+_FEW = 100  # requests before the share of failures means anything
+_REPORT_SECONDS = 1.0
 
 
 class DescribeConfig(BaseModel):
@@ -34,7 +54,7 @@ class DescribeConfig(BaseModel):
     commit_seconds: float = Field(5.0, gt=0, description="answers are committed so often: what a kill can cost")
     max_attempts: int = Field(3, ge=1, description="runs that try an item again after its request failed")
     retry_failed: bool = Field(False, description="try failed requests again even beyond max_attempts")
-    max_restarts: int = Field(5, ge=0, description="engine starts after the first in a run, before the stage gives up")
+    max_restarts: int = Field(10, ge=0, description="engine starts after the first in a run, before the stage gives up")
     max_failed_share: float = Field(
         0.5, gt=0, le=1, description="above this share of failed requests, after the first 100, the run stops"
     )
@@ -54,3 +74,135 @@ def _engine_identity(config: DescribeConfig) -> dict[str, object]:
     if isinstance(config.engine, EndpointConfig):
         return {"served": config.model, "revision": config.revision}
     return {"model": model_digest(config.model, config.revision), "dtype": config.engine.dtype}
+
+
+def start_engine(config: DescribeConfig) -> Engine:
+    """Start the configured engine. Raises StageError if it doesn't start."""
+    if isinstance(config.engine, EndpointConfig):
+        return EndpointEngine(config.model, config.engine)
+    pictures = any(prompt.needs_picture for prompt in load_prompts(config.prompts))
+    return OfflineEngine(config.model, config.revision, config.processor, config.engine, pictures)
+
+
+class DescribeStage:
+    """Asks the model what the store lacks; all views go through one engine."""
+
+    name: ClassVar[str] = "describe"
+    reads: ClassVar[tuple[TableSchema, ...]] = (ITEMS,)
+    writes: ClassVar[tuple[TableSchema, ...]] = (GENERATIONS,)
+    isolated: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        config: DescribeConfig,
+        store: Store,
+        work_folder: Path,
+        start: Callable[[DescribeConfig], Engine] = start_engine,
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.work_folder = work_folder
+        self._start = start
+
+    @property
+    def config_digest(self) -> str:
+        return digest_of({view.prompt.view: view.key_prefix for view in asked_views(self.config)})
+
+    def plan(self) -> Plan:
+        """Compare the answers that the catalog wants with those that the store has, by key.
+
+        `work` has a row an answer: generation_key, item_id (the first that wants it), view, attempts so far, suspect
+        (an engine died on it before).
+        """
+        wanted = wanted_generations(self.store.table(ITEMS).scan(), asked_views(self.config))
+        stored = self.store.table(GENERATIONS).scan()
+        rows = _compared(wanted.unique(GENERATION_KEY, keep="first", maintain_order=True), stored)
+        is_missing, has_failed = pl.col("status").is_null(), pl.col("status") == FAILED
+        may_try = pl.lit(self.config.retry_failed) | (pl.col("attempts") < self.config.max_attempts)
+        missing, again = rows.filter(is_missing), rows.filter(has_failed & may_try)
+        changed = _asked_before(missing, stored)
+        given_up = rows.filter(has_failed & ~may_try).height
+        rate = last_rate(self.store, self.name)
+        to_do = missing.height + again.height
+        return Plan(
+            self.name,
+            "answers",
+            new=missing.height - changed,
+            changed=changed,
+            failed_before=again.height,
+            up_to_date=rows.height - to_do,
+            seconds=to_do / rate if rate else None,
+            notes=(f"{given_up:,} of them given up after {self.config.max_attempts} attempts",) if given_up else (),
+            work=pl.concat([missing, again]).drop("status").sort("suspect", "view", maintain_order=True),
+        )
+
+    def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
+        """Ask for everything in the plan, committing answers as they come."""
+        config = self.config
+        views: dict[str, AskedView] = {view.prompt.view: view for view in asked_views(config)}
+        writer = AnswerWriter(self.store, views, config.model, run_id, config.commit_seconds)
+        rows = writer.noting(rows_with_items(self.store, plan.work))
+        maker = RequestMaker(views, _limiter(config), PictureStore(self.store), config.max_pixels)
+        preparation = Preparation(rows, maker, config.workers, config.ahead)
+        watch = _Watch(writer, plan.to_do, config.max_failed_share, report)
+        try:
+            Generation(lambda: self._start(config), config.max_restarts).run(preparation, watch.accept)
+        finally:
+            preparation.close()
+            writer.commit()
+        return Outcome({"done": writer.done, **writer.statuses}, dict(writer.error_kinds))
+
+
+class _Watch:
+    """Passes completions to the writer, reports progress, and stops a run in which most requests fail."""
+
+    def __init__(self, writer: AnswerWriter, total: int, max_failed_share: float, report: ReportProgress) -> None:
+        self._writer = writer
+        self._total = total
+        self._max_failed_share = max_failed_share
+        self._report = report
+        self._start = self._last_report = time.monotonic()
+
+    def accept(self, completions: list[Completion]) -> None:
+        self._writer.accept(completions)
+        now = time.monotonic()
+        if now - self._last_report >= _REPORT_SECONDS or self._writer.done == self._total:
+            self._last_report = now
+            rate = self._writer.done / (now - self._start)
+            self._report(Progress(self._writer.done, self._total, "answers", rate))
+        failed = self._writer.statuses[FAILED]
+        if failed >= _FEW and failed > self._max_failed_share * self._writer.done:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self._writer.error_kinds.most_common(3))
+            raise StageError(
+                f"{failed} of {self._writer.done} requests failed ({kinds}), more than describe.max_failed_share "
+                "allows; their rows in the generations table say why. Remedy the cause, then run with "
+                "describe.retry_failed=true"
+            )
+
+
+def _compared(wanted: pl.DataFrame, stored: pl.LazyFrame) -> pl.DataFrame:
+    """Return the wanted rows with stored status (null: no row), attempts so far, and whether they killed an engine."""
+    found = stored.select(GENERATION_KEY, "status", "attempts", "error_kind")
+    rows = wanted.lazy().join(found, on=GENERATION_KEY, how="left", maintain_order="left")
+    return rows.select(
+        GENERATION_KEY,
+        ITEM_ID,
+        "view",
+        "status",
+        pl.col("attempts").fill_null(0),
+        pl.col("error_kind").is_in(["engine_died", "engine_hung"]).fill_null(False).alias("suspect"),
+    ).collect()
+
+
+def _asked_before(missing: pl.DataFrame, stored: pl.LazyFrame) -> int:
+    """Return how many of the missing answers take the place of an older one of the same item and view."""
+    if missing.height == 0:
+        return 0
+    older = stored.select(ITEM_ID, "view").unique()
+    return missing.lazy().join(older, on=[ITEM_ID, "view"], how="semi").select(pl.len()).collect().item()
+
+
+def _limiter(config: DescribeConfig) -> TextLimiter:
+    if isinstance(config.engine, EndpointConfig):
+        return TextLimiter(None)
+    return limiter_for(config.model, config.revision)

@@ -1,8 +1,36 @@
-"""vLLM in this process's own child: its settings."""
+"""vLLM's offline engine, fed and drained continuously: no barrier, and no waiting for the slowest.
 
-from typing import Literal
+vLLM runs the model in processes of its own. One thread here renders requests into its queue and takes answers out of
+it, step by step, so that the next requests are made ready while the model works. The thread also shields the stage:
+when the model's process is killed, vLLM 0.32's synchronous client waits for it forever, and so it does when the model
+hangs (docs/decisions/engine-feeding.md). The stage's own thread sees both from outside, ends the processes and reports
+EngineDied.
+"""
 
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
 from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.engines.protocol import Completion, EngineDied, Request
+from tasks.stage import StageError
+
+if TYPE_CHECKING:
+    from vllm import LLM, PoolingRequestOutput, RequestOutput, SamplingParams
+
+logger = logging.getLogger(__name__)
+
+# What vLLM raises for a request it can't take: too long, a picture its processor refuses, a schema it can't hold to.
+_REFUSALS = (ValueError, TypeError, KeyError, IndexError, NotImplementedError, RuntimeError, OSError)
+_GIB = 2**30
 
 
 class OfflineConfig(BaseModel):
@@ -12,15 +40,201 @@ class OfflineConfig(BaseModel):
 
     kind: Literal["offline"] = "offline"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="weights' type; auto: the model's"
+        "auto", description="weights' type; auto: the model's own"
     )
     max_model_len: int | None = Field(None, ge=16, description="longest prompt and answer in tokens; None: the model's")
     max_num_seqs: int | None = Field(None, ge=1, description="requests in one step; None: vLLM's choice")
     enforce_eager: bool = Field(False, description="no compilation: a faster start, slower steps on GPUs")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory the engine may take")
-    kv_cache_gib: float | None = Field(
-        None, gt=0, description="cache size; None: what memory allows. On CPUs whole GiB"
-    )
+    kv_cache_gib: int | None = Field(None, ge=1, description="cache size in GiB; None: what memory allows")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share the model")
     in_flight: int = Field(256, ge=1, description="requests handed to the engine ahead; bounds the pictures in memory")
-    start_seconds: float = Field(1200.0, gt=0, description="longest wait for the engine to start")
     hang_seconds: float = Field(300.0, gt=0, description="no answer for so long, with requests under way: it hangs")
+
+
+class OfflineEngine:
+    """One running vLLM engine. The stage's thread calls it; a thread of its own talks to vLLM."""
+
+    def __init__(
+        self, model: str, revision: str | None, processor: Mapping[str, Any], config: OfflineConfig, pictures: bool
+    ) -> None:
+        """Start the engine; 30 s on two cores, minutes for large models. `pictures`: whether any view has one.
+
+        Raises StageError if it doesn't start.
+        """
+        self._config = config
+        self._inbox: queue.Queue[Request | None] = queue.Queue()
+        self._outbox: queue.Queue[Completion | EngineDied] = queue.Queue()
+        self._under_way = 0
+        self._last_sign = time.monotonic()
+        _set_environment(config)
+        start = time.monotonic()
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            self._llm = _start(model, revision, processor, config, pictures)
+        except _REFUSALS as error:
+            raise StageError(
+                f"vLLM did not start with {model}: {error}. The stage's log has vLLM's own words; describe.engine sets "
+                "its memory, length and types"
+            ) from error
+        self._processes = [p for p in psutil.Process().children(recursive=True) if p not in before]
+        logger.info("vLLM started with %s in %.0f s", model, time.monotonic() - start)
+        self._thread = threading.Thread(target=self._work, name="vllm-feeder", daemon=True)
+        self._thread.start()
+
+    @property
+    def room(self) -> int:
+        return self._config.in_flight - self._under_way
+
+    def submit(self, request: Request) -> None:
+        if self._under_way == 0:
+            self._last_sign = time.monotonic()
+        self._under_way += 1
+        self._inbox.put(request)
+
+    def completions(self, timeout_seconds: float) -> Sequence[Completion]:
+        found: list[Completion] = []
+        with suppress(queue.Empty):
+            self._take(self._outbox.get(timeout=timeout_seconds), found)
+            while True:
+                self._take(self._outbox.get_nowait(), found)
+        if not found and self._under_way:
+            self._check_alive()
+        return found
+
+    def close(self) -> None:
+        self._inbox.put(None)
+        self._thread.join(timeout=5)
+        _end(self._processes)
+
+    def _take(self, result: "Completion | EngineDied", found: list[Completion]) -> None:
+        if isinstance(result, EngineDied):
+            raise result
+        self._last_sign = time.monotonic()
+        self._under_way -= 1
+        found.append(result)
+
+    def _check_alive(self) -> None:
+        silent = time.monotonic() - self._last_sign
+        if not all(_is_running(process) for process in self._processes):
+            raise EngineDied("engine_died", "a process of vLLM ended by itself; its last lines are in the stage's log")
+        if silent > self._config.hang_seconds:
+            raise EngineDied("engine_hung", f"no answer for {silent:.0f} s with {self._under_way} requests under way")
+
+    def _work(self) -> None:
+        """Feed and step until told to stop. Runs in the feeder thread."""
+        keys: dict[str, str] = {}
+        pending: deque[Request] = deque()
+        engine = self._llm.llm_engine
+        try:
+            while self._receive(pending, wait=not keys and not pending):
+                if pending:
+                    self._enqueue(pending.popleft(), keys)
+                # Stepping waits for the model's next tokens: with requests to render, rendering comes first, as long
+                # as the model has enough to do.
+                if keys and (not pending or engine.get_num_unfinished_requests() >= self._config.in_flight // 2):
+                    for output in engine.step():
+                        self._outbox.put(_completion(keys.pop(output.request_id), output))
+        except Exception as error:
+            self._outbox.put(EngineDied("engine_died", f"{type(error).__name__}: {error}"))
+            if not _is_death(error):
+                raise
+
+    def _receive(self, pending: deque[Request], wait: bool) -> bool:
+        """Move new requests to `pending`; return False once told to stop."""
+        with suppress(queue.Empty):
+            while True:
+                request = self._inbox.get(block=wait)
+                wait = False
+                if request is None:
+                    return False
+                pending.append(request)
+        return True
+
+    def _enqueue(self, request: Request, keys: dict[str, str]) -> None:
+        from vllm.exceptions import VLLMClientError
+
+        try:
+            ids = self._llm.enqueue_chat(_messages(request), _sampling(request), use_tqdm=False)
+        except (VLLMClientError, *_REFUSALS) as error:
+            kind = "request_refused"
+            self._outbox.put(Completion(request.key, error_kind=kind, error_detail=f"{type(error).__name__}: {error}"))
+        else:
+            keys[ids[0].rsplit("-", 1)[0]] = request.key
+
+
+def _set_environment(config: OfflineConfig) -> None:
+    """Settings that vLLM takes from the environment only; what the user has set stays."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # A fork of a process with threads (polars, deltalake) can deadlock.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    if config.kv_cache_gib is not None:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
+
+
+def _start(
+    model: str, revision: str | None, processor: Mapping[str, Any], config: OfflineConfig, pictures: bool
+) -> "LLM":
+    from vllm import LLM
+
+    chosen: dict[str, Any] = {"max_model_len": config.max_model_len, "max_num_seqs": config.max_num_seqs}
+    if config.kv_cache_gib is not None:
+        chosen["kv_cache_memory_bytes"] = config.kv_cache_gib * _GIB
+    return LLM(
+        model,
+        revision=revision,
+        dtype=config.dtype,
+        enforce_eager=config.enforce_eager,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        tensor_parallel_size=config.tensor_parallel_size,
+        limit_mm_per_prompt={"image": int(pictures)},
+        mm_processor_kwargs=dict(processor) or None,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+
+
+def _messages(request: Request) -> list[Any]:
+    content: list[dict[str, Any]] = [{"type": "text", "text": request.user}]
+    if request.picture is not None:
+        # After the instruction: the prompts of a view then share their beginning, and the engine its cache of it.
+        content.append({"type": "image_pil", "image_pil": request.picture})
+    system = [] if request.system is None else [{"role": "system", "content": request.system}]
+    return [*system, {"role": "user", "content": content}]
+
+
+def _sampling(request: Request) -> "SamplingParams":
+    from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    schema = request.json_schema
+    return SamplingParams(
+        **request.sampling.model_dump(),
+        structured_outputs=None if schema is None else StructuredOutputsParams(json=dict(schema)),
+    )
+
+
+def _completion(key: str, output: "RequestOutput | PoolingRequestOutput[Any]") -> Completion:
+    assert isinstance(output.outputs, list), "the engine was started to generate"
+    answer = output.outputs[0]
+    if answer.finish_reason in ("error", "abort"):
+        return Completion(key, error_kind="request_failed", error_detail=f"vLLM ended it: {answer.finish_reason}")
+    prompt_tokens = len(output.prompt_token_ids or ())
+    return Completion(key, answer.text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
+
+
+def _is_death(error: Exception) -> bool:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    return isinstance(error, EngineDeadError)
+
+
+def _is_running(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)

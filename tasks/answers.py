@@ -1,0 +1,66 @@
+"""What is wrong with an answer, if anything: only `ok` ones become views, the others stay stored with their status."""
+
+import json
+import re
+from collections import Counter
+
+from tasks.prompt_files import AnswerRules
+
+OK = "ok"
+FAILED = "failed"  # the request failed: there is no answer
+STATUSES = (OK, "empty", "cut_off", "repeating", "refusing", "wrong_form", "too_short", "too_long", FAILED)
+
+_REPEATED_WORDS = 4  # so many words in a row ...
+_MOST_REPEATS = 3  # ... may occur so often; more is a loop
+_SAME_CHAR = re.compile(r"(\S)\1{15,}")
+_WORD = re.compile(r"\w+")
+_REFUSAL = re.compile(
+    r"^\W*(i['’]?m (very )?sorry|sorry,|i (can ?no|can['’])t\b|i am (unable|not able|sorry)|i['’]?m (unable|not able)"
+    r"|as an ai\b|unfortunately, i (can|am)|i (do not|don['’]t) (see|have access))",
+    re.IGNORECASE,
+)
+
+
+def answer_status(text: str, finish_reason: str | None, rules: AnswerRules) -> str:
+    """Return one of STATUSES. `finish_reason` is the engine's: `length` says the answer was cut off.
+
+    Repetition comes before cut_off: an endless loop is always cut off, and the loop is what is wrong with it.
+    """
+    stripped = text.strip()
+    if not stripped:
+        return "empty"
+    if is_repeating(stripped):
+        return "repeating"
+    if finish_reason == "length":
+        return "cut_off"
+    if rules.json_schema is not None:
+        return OK if fits_schema(stripped, rules.json_schema) else "wrong_form"
+    return _status_of_sentence(stripped, rules)
+
+
+def is_repeating(text: str) -> bool:
+    """Return whether the text is stuck: four words in a row more than three times, or 16 equal characters."""
+    words = _WORD.findall(text.lower())
+    runs = Counter(tuple(words[i : i + _REPEATED_WORDS]) for i in range(len(words) - _REPEATED_WORDS + 1))
+    return _SAME_CHAR.search(text) is not None or max(runs.values(), default=0) > _MOST_REPEATS
+
+
+def fits_schema(text: str, schema: dict[str, object]) -> bool:
+    """Return whether the text is JSON that fits a JSON schema."""
+    import jsonschema
+
+    try:
+        jsonschema.validate(json.loads(text), schema)
+    except (ValueError, jsonschema.ValidationError):
+        return False
+    return True
+
+
+def _status_of_sentence(text: str, rules: AnswerRules) -> str:
+    if _REFUSAL.search(text):
+        return "refusing"
+    if text.startswith(("{", "[", "```")) or "<|" in text:
+        return "wrong_form"
+    if len(text) < rules.min_chars:
+        return "too_short"
+    return "too_long" if len(text) > rules.max_chars else OK

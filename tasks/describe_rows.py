@@ -1,0 +1,162 @@
+"""From the plan's rows to requests, and from completions to rows of the generations table."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+from jinja2 import TemplateError
+from PIL import Image
+
+from storage.digests import digest_of_text
+from storage.picture_checks import PictureError
+from storage.pictures import PictureStore, load_picture
+from storage.schemas import GENERATION_KEY, GENERATIONS, ITEM_ID, ITEMS
+from storage.tables import Store
+from tasks.answers import FAILED, answer_status
+from tasks.engines.protocol import Completion, Request
+from tasks.generation_keys import AskedView
+from tasks.item_text import TextLimiter, rendered_turns
+
+_ITEM_COLUMNS = (ITEM_ID, "title", "description", "attributes", "image_reference", "image_digest")
+_READ_ROWS = 4096  # items whose text is in memory at a time
+
+PlanRow = dict[str, Any]  # generation_key, item_id, view, attempts, and the item's own columns
+
+
+def rows_with_items(store: Store, work: pl.DataFrame) -> Iterator[PlanRow]:
+    """Yield the plan's rows in order, each with its item's text and picture, read a few thousand at a time.
+
+    Within a read, rows of one view come by the length of their text: requests of like size go together.
+    """
+    for part in work.iter_slices(_READ_ROWS):
+        items = store.table(ITEMS).scan().filter(pl.col(ITEM_ID).is_in(part[ITEM_ID].unique().implode()))
+        rows = part.join(items.select(_ITEM_COLUMNS).collect(), on=ITEM_ID, how="left", maintain_order="left")
+        length = pl.col("description").str.len_chars().fill_null(0)
+        yield from rows.sort("suspect", "view", length, maintain_order=True).iter_rows(named=True)
+
+
+@dataclass(frozen=True)
+class RequestMaker:
+    """Makes a request of a plan row. Threads share one."""
+
+    views: Mapping[str, AskedView]
+    limiter: TextLimiter
+    pictures: PictureStore
+    max_pixels: int
+
+    def __call__(self, row: PlanRow) -> Request | Completion:
+        """Return the request, or the failure where the template or the picture fails."""
+        prompt = self.views[row["view"]].prompt
+        try:
+            system, user = rendered_turns(prompt, row, self.limiter)
+            picture = self._picture(row) if prompt.needs_picture else None
+        except TemplateError as error:
+            return _failure(row, "prompt_error", error)
+        except PictureError as error:
+            return _failure(row, f"picture_{error.kind}", error)
+        schema = prompt.answer.json_schema
+        return Request(row[GENERATION_KEY], system, user, picture, prompt.sampling, schema)
+
+    def _picture(self, row: PlanRow) -> Image.Image:
+        reference = row["image_reference"]
+        if reference is None:
+            raise PictureError("missing", f"item {row[ITEM_ID]} has no picture any more")
+        return scaled_down(load_picture(self.pictures, reference, row["image_digest"]), self.max_pixels)
+
+
+def scaled_down(picture: Image.Image, max_pixels: int) -> Image.Image:
+    """Return the picture with at most `max_pixels` pixels, its shape kept."""
+    width, height = picture.size
+    factor = (max_pixels / (width * height)) ** 0.5
+    if factor >= 1:
+        return picture
+    size = max(1, int(width * factor)), max(1, int(height * factor))
+    return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+class AnswerWriter:
+    """Turns completions into rows and commits them every few seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        views: Mapping[str, AskedView],
+        model: str,
+        run_id: str,
+        commit_seconds: float,
+    ) -> None:
+        self._table = store.table(GENERATIONS)
+        self._views = views
+        self._model = model
+        self._run_id = run_id
+        self._commit_seconds = commit_seconds
+        self._asked: dict[str, tuple[str, str, int]] = {}  # item, view, attempts before; by key, until answered
+        self._rows: list[dict[str, Any]] = []
+        self._last_commit = time.monotonic()
+        self.statuses: Counter[str] = Counter()
+        self.error_kinds: Counter[str] = Counter()
+
+    @property
+    def done(self) -> int:
+        return self.statuses.total()
+
+    def noting(self, rows: Iterator[PlanRow]) -> Iterator[PlanRow]:
+        """Yield the rows, remembering whose they are until their completions come."""
+        for row in rows:
+            self._asked[row[GENERATION_KEY]] = (row[ITEM_ID], row["view"], row["attempts"])
+            yield row
+
+    def accept(self, completions: list[Completion]) -> None:
+        """Take completions; commit if it is time."""
+        for completion in completions:
+            row = self._row(completion)
+            self.statuses[row["status"]] += 1
+            if row["error_kind"]:
+                self.error_kinds[row["error_kind"]] += 1
+            self._rows.append(row)
+        if time.monotonic() - self._last_commit >= self._commit_seconds:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commit what is finished. A key that failed before has a row already, and that row is replaced."""
+        rows, self._rows = self._rows, []
+        self._last_commit = time.monotonic()
+        frame = pl.DataFrame(rows, schema=self._table.empty().schema)
+        self._table.append(frame.filter(pl.col("attempts") == 1))
+        self._table.upsert(frame.filter(pl.col("attempts") > 1))
+
+    def _row(self, completion: Completion) -> dict[str, Any]:
+        item_id, view_name, attempts = self._asked.pop(completion.key)
+        view = self._views[view_name]
+        text = None if completion.text is None else completion.text.strip()
+        status = FAILED
+        if text is not None:
+            status = answer_status(text, completion.finish_reason, view.prompt.answer)
+        return {
+            GENERATION_KEY: completion.key,
+            ITEM_ID: item_id,
+            "view": view_name,
+            "status": status,
+            "text": text,
+            "text_digest": None if text is None else digest_of_text(text),
+            "prompt_name": view.prompt.name,
+            "prompt_digest": view.prompt.digest,
+            "model": self._model,
+            "engine_digest": view.engine_digest,
+            "finish_reason": completion.finish_reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "error_kind": completion.error_kind,
+            "error_detail": completion.error_detail,
+            "attempts": attempts + 1,
+            "created_at": datetime.now(UTC),
+            "run_id": self._run_id,
+        }
+
+
+def _failure(row: PlanRow, kind: str, error: Exception) -> Completion:
+    return Completion(row[GENERATION_KEY], error_kind=kind, error_detail=f"{type(error).__name__}: {error}")
