@@ -4,18 +4,20 @@ A model's folder is named by what decides it: features, sequences, settings. It 
 checkpoints, `progress.jsonl`, and, when it is finished, `summary.json` and `model/`.
 """
 
+import importlib.util
 import itertools
 import json
 import logging
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from storage.digests import digest_of
+from storage.digests import digest_of, digest_of_bytes
 from storage.folders import write_whole
 from storage.tables import Store
 from tasks.describe import DescribeConfig
@@ -27,8 +29,6 @@ from tasks.trained_models import ModelRef
 from tasks.training_process import train_in_child
 
 logger = logging.getLogger(__name__)
-
-_TRAINER = 1  # raise it when dmesr_model comes to train something else under the same settings
 
 
 class Variant(BaseModel):
@@ -79,8 +79,17 @@ def model_refs(config: TrainStageConfig, keys: DatasetKeys, work_folder: Path) -
 
 def _model_ref(config: TrainStageConfig, variant: Variant, seed: int, keys: DatasetKeys, work_folder: Path) -> ModelRef:
     settings = {"model": variant.model, "train": {**config.train, **variant.train, "seed": seed}}
-    key = digest_of({"trainer": _TRAINER, "data": [keys.features, keys.sequences], **settings})
+    key = digest_of({"trainer": _trainer_digest(), "data": [keys.features, keys.sequences], **settings})
     return ModelRef(variant.name, seed, key, work_folder / "models" / key, settings)
+
+
+@cache
+def _trainer_digest() -> str:
+    """Digest of dmesr_model's source: its defaults and its mathematics are part of what a model is."""
+    spec = importlib.util.find_spec("dmesr_model")
+    assert spec is not None and spec.submodule_search_locations is not None
+    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.py"))
+    return digest_of([[file.name, digest_of_bytes(file.read_bytes())] for file in files])
 
 
 class TrainStage:
