@@ -1,5 +1,6 @@
 """The right answer to a prompt: a natural sentence that names the asked fields in the asked order."""
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Literal
 
@@ -119,3 +120,21 @@ def _sentence(product: Product, told: Sequence[Field]) -> str:
     phrases = [words_after(product, field) for field in after]
     sentence = with_article(head) + (" " + ", ".join(phrases) if phrases else "")
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def claims(answer: str, field: Field) -> bool:
+    """Whether a full sentence says anything about how a product is used, cared for or sized."""
+    match field:
+        case "occasion":
+            return any(contains_words(answer, words) for words in _USES.values())
+        case "care":
+            return any(contains_words(answer, words) for words in _CARES.values())
+        case "size":
+            return contains_words(answer, "in size")
+        case _:
+            raise ValueError(f"every text states {field!r}")
+
+
+def contains_words(answer: str, words: str) -> bool:
+    """Whether the words stand in the answer, whole and in one piece."""
+    return re.search(rf"(?<![\w-]){re.escape(words)}(?![\w-])", answer) is not None

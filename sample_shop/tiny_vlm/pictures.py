@@ -13,23 +13,12 @@ import polars as pl
 from PIL import Image
 
 from sample_shop.attributes import Look, draw_look
-from sample_shop.drawing.photograph import photograph
+from sample_shop.catalog import shop_jpeg
 
 MODEL_PX = 128
 SHARD_ROWS = 1000
-JPEG_QUALITY = 90
-# A shop's picture has one of these sides before the processor makes it MODEL_PX square.
-PICTURE_SIDES_PX = (160, 192, 224, 256)
 
 logger = logging.getLogger(__name__)
-
-
-def shop_jpeg(look: Look, rng: np.random.Generator) -> bytes:
-    """A product's picture as the shop would deliver it."""
-    side = int(rng.choice(PICTURE_SIDES_PX))
-    buffer = io.BytesIO()
-    photograph(look, rng, side).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
 
 
 def model_pixels(jpeg: bytes) -> np.ndarray:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class SeeingConfig:
     """How stage A trains."""
 
-    steps: int = 1200
+    steps: int = 700
     batch: int = 96
     muon_rate: float = 0.01
     save_every: int = 100

@@ -28,13 +28,13 @@ class SpeakingConfig:
     """How stage B trains; counts are examples a step."""
 
     steps: int = 750
-    captions: int = 40
-    summaries: int = 20
-    joints: int = 20
+    captions: int = 16
+    summaries: int = 14
+    joints: int = 14
     muon_rate: float = 0.01
     vision_muon_rate: float = 0.004
     classifier_weight: float = 0.3
-    save_every: int = 100
+    save_every: int = 25
     log_every: int = 20
     seed: int = 23
 
@@ -101,10 +101,9 @@ def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> Batch
 def _draw_batches(
     looks: list[Look], tokenizer: PreTrainedTokenizerFast, config: SpeakingConfig, rng: np.random.Generator
 ) -> list[Batch]:
-    """Short and long examples apart, so that little is padding."""
-    short: dict[View, int] = {"image": config.captions}
-    long: dict[View, int] = {"text": config.summaries, "joint": config.joints}
-    return [encode(draw_examples(looks, counts, rng), tokenizer) for counts in (short, long)]
+    """A batch for each view, so that little is padding."""
+    counts: dict[View, int] = {"image": config.captions, "text": config.summaries, "joint": config.joints}
+    return [encode(draw_examples(looks, {view: count}, rng), tokenizer) for view, count in counts.items()]
 
 
 def _losses(
