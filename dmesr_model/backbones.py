@@ -25,7 +25,8 @@ class PositionEmbedding(nn.Module):
     def __init__(self, max_length: int, width: int, positions: Positions) -> None:
         super().__init__()
         self.from_end = positions == "from_end"
-        self.position_TD = nn.Parameter(torch.randn(max_length, width) * INITIAL_STD)
+        # as long as the tokens, which arrive multiplied by √width; shorter ones are found late, above all by BERT4Rec
+        self.position_TD = nn.Parameter(torch.randn(max_length, width) * INITIAL_STD * width**0.5)
 
     def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         steps_T = torch.arange(tokens_BTD.shape[1], device=tokens_BTD.device)

@@ -1,0 +1,63 @@
+"""Which events go into a step, by hand and as properties."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmesr_model.batches import causal_batch, cloze_batch, pad_histories, plan_epoch, rows_of, unique_items
+from dmesr_model.sequences import Sequences
+
+HISTORIES = st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=8), min_size=1, max_size=6)
+
+
+def build(histories):
+    return Sequences.from_histories(histories, [str(user) for user in range(len(histories))])
+
+
+def test_causal_batch_by_hand():
+    batch = causal_batch(build([[1, 2, 3, 4, 5], [6, 7]]), np.array([0, 1]), max_length=3)
+    assert batch.history_BT.tolist() == [[2, 3, 4], [6, 0, 0]]
+    assert batch.target_BT.tolist() == [[3, 4, 5], [7, 0, 0]]
+    assert not batch.masked_BT.any()
+
+
+@given(HISTORIES, st.integers(2, 9), st.integers(0, 99))
+def test_cloze_targets_are_masked_events(histories, longest, seed):
+    users = np.arange(len(histories))
+    batch = cloze_batch(build(histories), users, longest, 0.3, 0.5, np.random.default_rng(seed))
+    assert batch.masked_BT.any(axis=1).all()
+    np.testing.assert_array_equal(batch.target_BT, np.where(batch.masked_BT, batch.history_BT, 0))
+    assert not (batch.masked_BT & (batch.history_BT == 0)).any()
+
+
+def test_cloze_can_mask_the_last_only():
+    batch = cloze_batch(build([[1, 2, 3], [4, 5]]), np.array([0, 1]), 5, 0.9, 1.0, np.random.default_rng(0))
+    assert batch.target_BT.tolist() == [[0, 0, 3], [0, 5, 0]]
+
+
+@given(HISTORIES, st.integers(1, 9))
+def test_padding_keeps_the_most_recent_events(histories, longest):
+    padded = pad_histories(build(histories), np.arange(len(histories)), longest)
+    for row, history in zip(padded, histories, strict=True):
+        kept = history[-longest:]
+        assert row.tolist() == kept + [0] * (len(row) - len(kept))
+
+
+def test_no_history_is_padding_only():
+    assert pad_histories(build([[], []]), np.array([0, 1]), 4).tolist() == [[0], [0]]
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=50), st.integers(1, 7), st.integers(0, 9))
+def test_an_epoch_has_every_trainable_user_once(lengths, batch_size, epoch):
+    lengths = np.array(lengths)
+    plan = plan_epoch(lengths, batch_size, max_length=10, seed=1, epoch=epoch)
+    assert sorted(user for users in plan for user in users) == np.flatnonzero(lengths >= 2).tolist()
+    assert all(len(users) <= batch_size for users in plan)
+    again = plan_epoch(lengths, batch_size, max_length=10, seed=1, epoch=epoch)
+    assert [users.tolist() for users in again] == [users.tolist() for users in plan]
+
+
+def test_rows_point_into_the_unique_items():
+    unique = unique_items(np.array([[7, 0], [3, 7]]), np.array([5]))
+    assert unique.tolist() == [3, 5, 7]
+    assert rows_of(np.array([7, 3, 5]), unique).tolist() == [2, 0, 1]

@@ -1,0 +1,28 @@
+"""Attention from coarse tokens to segments can be read out."""
+
+import numpy as np
+import pytest
+
+from dmesr_model.explain import attention_entropy, segment_attention
+from dmesr_model.model import DMESR, ModelConfig
+
+
+def test_weights_of_own_segments_sum_to_one(toy_features):
+    features = toy_features()
+    model = DMESR(ModelConfig(views=("image", "text"), width=8, adapter_width=8), 12, features.item_ids)
+    weights = segment_attention(model, features, ["item-7", "item-3", "item-0"])
+    assert weights.shape == (3, 2, 3)
+    np.testing.assert_allclose(weights[0], [[1, 0, 0], [1, 0, 0]])  # one segment only
+    np.testing.assert_allclose(weights[1], 0)  # no text
+    np.testing.assert_allclose(weights[2].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_model_without_item_fusion_says_so(toy_features):
+    model = DMESR(ModelConfig(views=("image",), fusion="none", width=8), 12, [])
+    with pytest.raises(ValueError, match="fusion='item'"):
+        segment_attention(model, toy_features(), ["item-0"])
+
+
+def test_entropy_by_hand():
+    weights = np.array([[[0.5, 0.5, 0.0]], [[1.0, 0.0, 0.0]]])
+    np.testing.assert_allclose(attention_entropy(weights, np.array([2, 3])), [[1.0], [0.0]])

@@ -1,0 +1,87 @@
+"""A step encodes its own unique items, whatever the size of the catalog."""
+
+import numpy as np
+import pytest
+import torch
+
+from dmesr_model.encoding import gatherer_for
+from dmesr_model.features import ItemFeatures
+from dmesr_model.model import DMESR, ModelConfig
+from dmesr_model.objective import LossConfig, Objective
+from dmesr_model.sequences import Sequences
+from dmesr_model.steps import StepBuilder
+from dmesr_model.trainer import TrainConfig, step_settings
+
+CATALOG, WIDTH, SEGMENTS = 50_000, 16, 4
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("large")
+    random = np.random.default_rng(0)
+    rows = np.arange(CATALOG * 6, dtype=np.int32).reshape(CATALOG, 6)
+    vectors = random.normal(size=(CATALOG * 6, WIDTH)).astype(np.float32)
+    ids = tuple(str(position) for position in range(CATALOG))
+    ItemFeatures(ids, ("image", "text"), vectors, rows[:, :2], rows[:, 2:]).save(folder)
+    histories = random.integers(1, CATALOG + 1, size=(2000, 10)).tolist()
+    return ItemFeatures.open(folder), Sequences.from_histories(histories, [str(user) for user in range(2000)])
+
+
+def builder(large, loss, **loss_settings):
+    features, sequences = large
+    config = ModelConfig(views=("image", "text"), width=8, adapter_width=8, max_length=12)
+    model = DMESR(config, WIDTH, features.item_ids)
+    train = TrainConfig(batch_size=32, loss=LossConfig(kind=loss, **loss_settings))
+    return model, StepBuilder(sequences, gatherer_for(model, features), step_settings(config, train)), train
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bce", "gbce"])
+def test_sampled_steps_encode_their_unique_items_only(large, loss):
+    model, steps, train = builder(large, loss, negatives=100)
+    encoded = []
+    model.items.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0]))
+    Objective(model, train.loss, CATALOG)(steps.build(steps.plan(0)[0], 0, 0))
+    (items,) = encoded
+    most = 32 * 10 + 100  # events of the batch, and negatives
+    assert 100 < len(items.id_row_N) <= most
+    assert len(items.id_row_N.unique()) == len(items.id_row_N)
+    assert all(len(rows.vectors_RE) <= most for rows in items.coarse)
+    assert len(items.segments.vectors_RE) <= most * SEGMENTS
+
+
+def test_a_step_can_be_rebuilt_alone(large):
+    _, steps, _ = builder(large, "sampled_softmax", negatives=50, sampling="popularity")
+    _, again, _ = builder(large, "sampled_softmax", negatives=50, sampling="popularity")
+    for position in (0, 3):
+        one = steps.build(steps.plan(2)[position], 2, position)
+        two = again.build(again.plan(2)[position], 2, position)
+        assert all(torch.equal(one_value, two_value) for one_value, two_value in [
+            (one.history_BT, two.history_BT), (one.target_M, two.target_M), (one.negative_K, two.negative_K),
+            (one.log_count_K, two.log_count_K), (one.aligned_A, two.aligned_A)])  # fmt: skip
+
+
+def test_loss_candidates_are_items_with_training_events(toy_features):
+    features = toy_features()
+    config = ModelConfig(views=(), use_segments=False, width=8)
+    sequences = Sequences.from_histories([[3, 9, 3], [9, 5]], ["a", "b"])
+    gatherer = gatherer_for(DMESR(config, 12, ["item-2", "item-4", "item-8"]), features)
+    steps = StepBuilder(sequences, gatherer, step_settings(config, TrainConfig()))
+    batch = steps.build(steps.plan(0)[0], 0, 0)
+    assert steps.trained_index_N.tolist() == [3, 5, 9]
+    assert batch.items.id_row_N.tolist() == [1, 2, 3]
+    assert batch.negative_K is None
+    assert sorted(batch.target_M.tolist()) == [0, 1, 2]  # 3, 5 and 9 each follow something
+
+
+def test_processes_share_out_a_step(large):
+    features, sequences = large
+    config = ModelConfig(views=("image", "text"), width=8)
+    train = TrainConfig(batch_size=32, loss=LossConfig(kind="gbce", negatives=20), alignment_items=100)
+    gatherer = gatherer_for(DMESR(config, WIDTH, features.item_ids), features)
+    parts = [StepBuilder(sequences, gatherer, step_settings(config, train), rank, 2) for rank in range(2)]
+    batches = [part.build(part.plan(0)[0], 0, 0) for part in parts]
+    assert [len(batch.history_BT) for batch in batches] == [16, 16]
+    assert batches[0].target_count == batches[1].target_count == sum(len(batch.target_M) for batch in batches)
+    aligned = [set(batch.items.id_row_N[batch.aligned_A].tolist()) for batch in batches]
+    assert not aligned[0] & aligned[1]
+    assert len(aligned[0] | aligned[1]) == 100

@@ -1,0 +1,160 @@
+"""Runs: resumed after a kill, finished, refused; and data with hardly anything in it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from dmesr_model.encoding import encode_items, encode_sequences
+from dmesr_model.features import ItemFeatures
+from dmesr_model.model import DMESR, ModelConfig
+from dmesr_model.sequences import Sequences, leave_one_out
+from dmesr_model.trainer import TrainConfig, fit
+
+SMALL = ModelConfig(width=16, adapter_width=16, layers=1, max_length=12)
+
+
+def start_job(folder, output, epochs):
+    """The trainer in a process of its own, writing a checkpoint after each step."""
+    job = {
+        "features": str(folder / "features"),
+        "sequences": str(folder / "sequences"),
+        "output": str(output),
+        "model": SMALL.model_dump(mode="json"),
+        "train": {"max_epochs": epochs, "patience": epochs, "batch_size": 8, "checkpoint_seconds": 0},
+    }
+    path = folder / f"{output.name}.json"
+    path.write_text(json.dumps(job))
+    return subprocess.Popen(
+        [sys.executable, "-m", "dmesr_model.train", str(path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for_step(output, process):
+    """Until a checkpoint from the middle of an epoch stands on disk."""
+    while process.poll() is None:
+        states = [json.loads(path.read_text()) for path in (output / "checkpoints").glob("step-*/state.json")]
+        if any(state["epoch"] >= 2 and state["step_in_epoch"] >= 3 for state in states):
+            return
+        time.sleep(0.005)
+    raise AssertionError("the job ended before it could be killed")
+
+
+def without_times(output):
+    lines = [json.loads(line) for line in (output / "progress.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+def test_a_killed_run_ends_like_an_undisturbed_one(toy_features, toy_sequences, tmp_path):
+    toy_features().save(tmp_path / "features")
+    toy_sequences(users=80).save(tmp_path / "sequences")
+    killed = start_job(tmp_path, tmp_path / "killed", epochs=8)
+    undisturbed = start_job(tmp_path, tmp_path / "undisturbed", epochs=8)
+    wait_for_step(tmp_path / "killed", killed)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "summary.json").exists()
+    assert start_job(tmp_path, tmp_path / "killed", epochs=8).wait(timeout=120) == 0
+    assert undisturbed.wait(timeout=120) == 0
+
+    weights = [load_file(tmp_path / run / "model" / "model.safetensors") for run in ("killed", "undisturbed")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    killed_end, end = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("killed", "undisturbed"))
+    assert {**killed_end, "seconds": None} == {**end, "seconds": None}
+    assert without_times(tmp_path / "killed") == without_times(tmp_path / "undisturbed")
+
+
+def test_a_finished_run_returns_at_once(toy_features, toy_sequences, tmp_path):
+    config = TrainConfig(max_epochs=2, checkpoint_seconds=0, batch_size=16, checkpoints_kept=2)
+    first = fit(toy_features(), toy_sequences(), SMALL, config, tmp_path)
+    written = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
+    assert fit(toy_features(), toy_sequences(), SMALL, config, tmp_path) == first
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == written
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 2
+    assert not list(tmp_path.rglob("*partial*"))
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".pkl", ".bin")]
+
+
+def test_another_run_does_not_take_the_folder(toy_features, toy_sequences, tmp_path):
+    config = TrainConfig(max_epochs=1)
+    fit(toy_features(), toy_sequences(), SMALL, config, tmp_path)
+    with pytest.raises(ValueError, match="another output folder"):
+        fit(toy_features(), toy_sequences(), SMALL, TrainConfig(max_epochs=2), tmp_path)
+    with pytest.raises(ValueError, match="another output folder"):
+        fit(toy_features(), toy_sequences(users=9), SMALL, config, tmp_path)
+
+
+def test_same_seed_same_weights(toy_features, toy_sequences, tmp_path):
+    for run in ("one", "two"):
+        fit(toy_features(), toy_sequences(), SMALL, TrainConfig(max_epochs=2, seed=5), tmp_path / run)
+    one, two = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two"))
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_nan_is_refused_by_name(toy_features, toy_sequences, tmp_path):
+    features = toy_features()
+    features.vectors_UE[21, 0] = np.nan  # 5 rows an item: the text view of item 4 would be row 21, item 4 has no texts
+    features.vectors_UE[16, 0] = np.inf
+    with pytest.raises(ValueError, match=r"item-3.*'text'"):
+        fit(features, toy_sequences(), SMALL, TrainConfig(max_epochs=1), tmp_path)
+
+
+def test_no_validation_users_train_to_the_last_epoch(toy_features, tmp_path):
+    sequences = Sequences.from_histories([[1, 2], [2, 3], [9]], ["a", "b", "c"])
+    summary = fit(toy_features(), sequences, SMALL, TrainConfig(max_epochs=3), tmp_path)
+    assert (summary.epochs, summary.best_epoch, summary.validation_ndcg_at_10) == (3, 2, None)
+    assert summary.trained_items == 4
+
+
+def test_only_single_events_cannot_be_trained_on(toy_features, tmp_path):
+    sequences = Sequences.from_histories([[1], [2]], ["a", "b"])
+    with pytest.raises(ValueError, match="two training events"):
+        fit(toy_features(), sequences, SMALL, TrainConfig(max_epochs=1), tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax", "bce", "gbce"])
+def test_one_item_catalog(loss, tmp_path):
+    features = ItemFeatures(("only",), ("image",), np.ones((2, 4), np.float32), np.array([[0]]), np.array([[1]]))
+    sequences = Sequences.from_histories([[1, 1, 1, 1], [1, 1, 1]], ["a", "b"])
+    summary = fit(features, sequences, SMALL, TrainConfig(max_epochs=1, loss={"kind": loss}), tmp_path)
+    assert summary.validation_ndcg_at_10 == 1
+    vectors = encode_items(DMESR.from_pretrained(tmp_path / "model"), features)
+    assert np.isfinite(vectors).all()
+
+
+def test_items_without_any_feature_are_trained_by_their_id(toy_features, toy_sequences, tmp_path):
+    bare = replace(
+        toy_features(),
+        coarse_index_NV=np.full((24, 2), -1, np.int32),
+        segment_index_NL=np.zeros((24, 0), np.int32),
+    )
+    fit(bare, toy_sequences(), SMALL, TrainConfig(max_epochs=2), tmp_path)
+    assert np.isfinite(encode_items(DMESR.from_pretrained(tmp_path / "model"), bare)).all()
+
+
+@pytest.mark.parametrize("split", ["leave_one_out", "last_event", "none"])
+def test_held_out_events_are_not_trained_on(split, toy_features, tmp_path):
+    sequences = Sequences.from_histories([[1, 2, 3, 4]] * 5, "abcde")
+    summary = fit(toy_features(), sequences, SMALL, TrainConfig(max_epochs=1, split=split), tmp_path)
+    assert summary.trained_items == {"leave_one_out": 2, "last_event": 3, "none": 4}[split]
+
+
+def test_a_model_serves_new_items_and_new_users(toy_features, toy_sequences, tmp_path):
+    fit(toy_features(), toy_sequences(), SMALL, TrainConfig(max_epochs=1), tmp_path)
+    model = DMESR.from_pretrained(tmp_path / "model")
+    grown = toy_features(items=30)  # item-24 ... item-29 are new; random vectors differ, ids do not
+    items = encode_items(model, grown)
+    users = encode_sequences(model, items, Sequences.from_histories([[25, 30], [3]], ["new", "newer"]))
+    assert (items @ users.T).shape == (30, 2)
+    assert np.isfinite(items @ users.T).all()
+    assert leave_one_out(toy_sequences()).test.histories.user_count == 50
