@@ -50,8 +50,10 @@ def build_catalog(config: CatalogConfig, seed: int) -> list[CatalogItem]:
     rng = np.random.default_rng([seed, 1])
     items = list_items(0, config.items, config, seed)
     items = _with_near_duplicates(items, round(config.items * config.near_duplicates), seed, rng)
-    items = _without(items, "picture_seed", round(config.items * config.without_picture), rng)
-    items = _without(items, "description", round(config.items * config.without_description), rng)
+    unpictured = _some_of(items, config.without_picture, rng)
+    undescribed = _some_of(items, config.without_description, rng)
+    items = [replace(item, picture_seed=None) if item.item_id in unpictured else item for item in items]
+    items = [replace(item, description=None) if item.item_id in undescribed else item for item in items]
     return damage_pictures(items, config.broken_pictures, rng)
 
 
@@ -137,10 +139,10 @@ def _twin(product: Product, rng: np.random.Generator) -> Product:
     return replace(product, look=replace(product.look, accent_colour=accent))
 
 
-def _without(items: list[CatalogItem], field: str, count: int, rng: np.random.Generator) -> list[CatalogItem]:
-    """The items, `count` of them without the named field."""
-    bare = set(rng.choice(len(items), size=count, replace=False).tolist())
-    return [replace(item, **{field: None}) if i in bare else item for i, item in enumerate(items)]
+def _some_of(items: list[CatalogItem], share: float, rng: np.random.Generator) -> set[str]:
+    """The ids of a share of the items, chosen at random."""
+    chosen = rng.choice(len(items), size=round(len(items) * share), replace=False)
+    return {items[int(i)].item_id for i in chosen}
 
 
 def _number(item: CatalogItem) -> int:

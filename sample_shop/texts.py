@@ -67,6 +67,7 @@ def _blanks(product: Product, line: str) -> dict[str, str]:
         "kind": kind,
         "Kind": kind[0].upper() + kind[1:],
         "a_kind": with_article(kind),
+        "A_kind": with_article(kind).capitalize(),
         "material": facts.material,
         "Material": facts.material.capitalize(),
         "brand": facts.brand,

@@ -27,7 +27,7 @@ LINES = (
 
 KIND_SENTENCES = (
     "This {kind} has been part of our range for years.",
-    "A {kind} you will reach for again and again.",
+    "{A_kind} you will reach for again and again.",
     "Here is {a_kind} that does its job.",
     "Meet the {kind} our customers keep asking for.",
     "We think {a_kind} should last, and this one does.",
@@ -47,7 +47,7 @@ MATERIAL_SENTENCES = (
     "Material: {material}.",
     "{Material} gives it a pleasant feel.",
     "Its maker works in {material} and nothing else.",
-    "Crafted in {material}, checked by hand.",
+    "Crafted in {material}, finished by hand.",
     "Solid {material}, no shortcuts.",
     "You will like how the {material} feels.",
 )

@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -14,6 +14,8 @@ from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 
 from sample_shop.tiny_vlm.architecture import LONGEST_CONTEXT
 from sample_shop.tiny_vlm.heldout import Question
+
+EngineDtype = Literal["float32", "bfloat16"]
 
 LONGEST_ANSWER_TOKENS = 96
 BATCH = 50
@@ -33,7 +35,7 @@ def ask_transformers(checkpoint: Path, questions: Sequence[Question], dtype: tor
     return [answer for batch in _batches(questions) for answer in _answer_batch(model, processor, batch)]
 
 
-def ask_vllm(checkpoint: Path, questions: Sequence[Question], dtype: str = "float32") -> list[str]:
+def ask_vllm(checkpoint: Path, questions: Sequence[Question], dtype: EngineDtype = "float32") -> list[str]:
     """Greedy answers from vLLM's offline engine; questions may be of any view."""
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     from vllm import LLM, SamplingParams  # starts threads and takes seconds to import
@@ -55,13 +57,11 @@ def chat_prompt(processor: Idefics3Processor, user_text: str, with_picture: bool
     content: list[dict[str, str]] = [{"type": "text", "text": user_text}]
     if with_picture:
         content.append({"type": "image"})
-    messages = [{"role": "user", "content": content}]
+    messages: Any = [{"role": "user", "content": content}]
     return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
-def _answer_batch(
-    model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, questions: Sequence[Question]
-) -> list[str]:
+def _answer_batch(model: Any, processor: Idefics3Processor, questions: Sequence[Question]) -> list[str]:
     pictured = questions[0].jpeg is not None
     texts = [chat_prompt(processor, question.user_text, pictured) for question in questions]
     pictures = [[_opened(question.jpeg)] for question in questions if question.jpeg is not None] or None

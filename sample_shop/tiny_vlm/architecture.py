@@ -62,8 +62,6 @@ def tiny_config() -> Idefics3Config:
         image_token_id=IMAGE_ID,
         tie_word_embeddings=True,
         pad_token_id=PAD_ID,
-        bos_token_id=START_ID,
-        eos_token_id=END_ID,
     )
 
 

@@ -12,7 +12,7 @@ import typer
 
 from sample_shop.attributes import FIELDS
 from sample_shop.texts import TextStyle
-from sample_shop.tiny_vlm.answering import ask_transformers, ask_vllm
+from sample_shop.tiny_vlm.answering import EngineDtype, ask_transformers, ask_vllm
 from sample_shop.tiny_vlm.answers import View
 from sample_shop.tiny_vlm.checkpoint import CHECKPOINT
 from sample_shop.tiny_vlm.heldout import (
@@ -70,7 +70,7 @@ def score_unseen_texts(checkpoint: Path, count: int) -> None:
     typer.echo(f"text, unseen sentence templates: {_table(scores)}")
 
 
-def compare_engines(checkpoint: Path, items: Sequence[HeldOutItem], dtype: str) -> None:
+def compare_engines(checkpoint: Path, items: Sequence[HeldOutItem], dtype: EngineDtype) -> None:
     """Print how many greedy answers are the same through vLLM as through transformers, and those that are not."""
     questions = {view: [Question(item, default_prompt(view)) for item in items] for view in VIEWS}
     everything = [question for view in VIEWS for question in questions[view]]
@@ -90,7 +90,7 @@ def main(
     items: Annotated[int, typer.Option(help="Held-out items.")] = 1000,
     edits: Annotated[int, typer.Option(help="Held-out items for edited prompts and unseen wording.")] = 300,
     vllm: Annotated[int, typer.Option(help="Compare vLLM with transformers on so many items; 0: don't.")] = 0,
-    vllm_dtype: Annotated[str, typer.Option(help="float32 or bfloat16, for both engines.")] = "float32",
+    vllm_dtype: Annotated[EngineDtype, typer.Option(help="float32 or bfloat16, for both engines.")] = "float32",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Print what the tiny model gets right on items that it has never seen."""

@@ -26,6 +26,8 @@ PICTURE_MARKS = "<fake_token_around_image><global-img>" + "<image>" * IMAGE_TOKE
 INVENTED_BRAND_SHARE = 0.7
 TITLE_ONLY_SHARE, DESCRIPTION_ONLY_SHARE = 0.06, 0.04
 TRAINING_STYLE = TextStyle(forget_rate=0.07, filler=(0, 4))
+TERSE_STYLE = TextStyle(forget_rate=0.3, filler=(0, 0))
+TERSE_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def tokenizer_texts(count: int, seed: int) -> Iterator[str]:
 
 def _draw_example(view: View, look: Look, row: int | None, rng: np.random.Generator) -> Example:
     product = Product(look, draw_facts(rng, look.kind, draw_brand(rng)))
-    text = _with_gaps(write_texts(product, rng, TRAINING_STYLE), rng)
+    style = TERSE_STYLE if rng.random() < TERSE_SHARE else TRAINING_STYLE
+    text = _with_gaps(write_texts(product, rng, style), rng)
     prompt = draw_prompt(view, rng)
     answer = right_answer(product, prompt.asked, known_fields(view, text), view, prompt.brief)
     user_text = prompt.render(text.title, text.description)

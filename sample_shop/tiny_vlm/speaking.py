@@ -27,13 +27,14 @@ logger = logging.getLogger(__name__)
 class SpeakingConfig:
     """How stage B trains; counts are examples a step."""
 
-    steps: int = 750
-    captions: int = 16
-    summaries: int = 14
+    steps: int = 800
+    captions: int = 10
+    summaries: int = 16
     joints: int = 14
     muon_rate: float = 0.01
     vision_muon_rate: float = 0.004
     classifier_weight: float = 0.3
+    reading_weight: float = 0.3  # of predicting the prompts' own words; copying is learnt there first
     save_every: int = 25
     log_every: int = 20
     seed: int = 23
@@ -41,10 +42,14 @@ class SpeakingConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded token ids and targets [B, T], and the pictures of the rows that have one, in order."""
+    """Right-padded token ids, and for each what comes next, in the answer or in the prompt: [B, T].
+
+    pictures: those of the rows that have one, in order.
+    """
 
     tokens_BT: torch.Tensor
-    targets_BT: torch.Tensor
+    answers_BT: torch.Tensor
+    prompts_BT: torch.Tensor
     pictures: list[int]
 
 
@@ -74,12 +79,13 @@ def train_speaking(
         batches = _draw_batches(looks, tokenizer, config, rng)
         rows = [row for batch in batches for row in batch.pictures]
         pixels = augmented(pixels_NHWC[rows], rng)
-        said, seen = _losses(model, reader, batches, pixels, labels[rows])
-        (said + config.classifier_weight * seen).backward()
+        said, read, seen = _losses(model, reader, batches, pixels, labels[rows])
+        (said + config.reading_weight * read + config.classifier_weight * seen).backward()
         optimisers.step(rate_scale(step, config.steps))
         if step % config.log_every == 0:
             pace = (step - first + 1) / (time.monotonic() - start)
-            logger.info("speaking: step %d, said %.4f, seen %.4f, %.2f steps/s", step, said, seen, pace)
+            losses = f"said {said.item():.4f}, read {read.item():.4f}, seen {seen.item():.4f}"
+            logger.info("speaking: step %d, %s, %.2f steps/s", step, losses, pace)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save_state(state_path, step + 1, modules, optimisers)
 
@@ -90,12 +96,15 @@ def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> Batch
     answers = tokenizer([e.answer + "<end_of_utterance>" for e in examples], add_special_tokens=False)["input_ids"]
     longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
     tokens = torch.full((len(examples), longest), PAD_ID)
-    targets = torch.full((len(examples), longest), NO_LOSS)
+    next_in_answer = torch.full((len(examples), longest), NO_LOSS)
+    next_in_prompt = torch.full((len(examples), longest), NO_LOSS)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         end = len(prompt) + len(answer)
         tokens[row, :end] = torch.tensor(prompt + answer)
-        targets[row, len(prompt) - 1 : end - 1] = torch.tensor(answer)
-    return Batch(tokens, targets, [e.picture for e in examples if e.picture is not None])
+        next_in_answer[row, len(prompt) - 1 : end - 1] = torch.tensor(answer)
+        next_in_prompt[row, : len(prompt) - 1] = torch.tensor(prompt[1:])
+    next_in_prompt[next_in_prompt == IMAGE_ID] = NO_LOSS
+    return Batch(tokens, next_in_answer, next_in_prompt, [e.picture for e in examples if e.picture is not None])
 
 
 def _draw_batches(
@@ -112,26 +121,33 @@ def _losses(
     batches: list[Batch],
     pixels_BCHW: torch.Tensor,
     labels_BF: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss of an answer's token, and of the classifiers."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean loss of an answer's token, of a prompt's token, and of the classifiers."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         seen_BTD = image_tokens(model, pixels_BCHW)
-        reading = attribute_loss(reader(seen_BTD), labels_BF)
-        parts, start = [], 0
+        seeing = attribute_loss(reader(seen_BTD), labels_BF)
+        said, read, start = [], [], 0
         for batch in batches:
             end = start + len(batch.pictures)
-            parts.append(_answer_losses(model, batch, seen_BTD[start:end]))
+            hidden_BTD = _hidden(model, batch, seen_BTD[start:end])
+            said.append(_token_losses(model, hidden_BTD, batch.answers_BT))
+            read.append(_token_losses(model, hidden_BTD, batch.prompts_BT))
             start = end
-    return torch.cat(parts).mean(), reading
+    return torch.cat(said).mean(), torch.cat(read).mean(), seeing
 
 
-def _answer_losses(model: Idefics3ForConditionalGeneration, batch: Batch, seen_BTD: torch.Tensor) -> torch.Tensor:
-    """The loss of every answer token. Padding stands last, so the causal mask alone hides it."""
-    table = model.get_input_embeddings().weight
-    embedded = table[batch.tokens_BT]
+def _hidden(model: Idefics3ForConditionalGeneration, batch: Batch, seen_BTD: torch.Tensor) -> torch.Tensor:
+    """Last hidden states [B, T, D]. Padding stands last, so the causal mask alone hides it."""
+    embedded = model.get_input_embeddings().weight[batch.tokens_BT]
     is_picture = (batch.tokens_BT == IMAGE_ID)[..., None].expand_as(embedded)
     embedded = embedded.masked_scatter(is_picture, seen_BTD.to(embedded.dtype))
-    hidden = model.model.text_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    answered = batch.targets_BT != NO_LOSS
-    logits = linear(hidden[answered], table)
-    return cross_entropy(logits.float(), batch.targets_BT[answered], reduction="none")
+    return model.model.text_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+
+
+def _token_losses(
+    model: Idefics3ForConditionalGeneration, hidden_BTD: torch.Tensor, next_BT: torch.Tensor
+) -> torch.Tensor:
+    """The loss of every token that is to be predicted."""
+    wanted = next_BT != NO_LOSS
+    logits = linear(hidden_BTD[wanted], model.get_input_embeddings().weight)
+    return cross_entropy(logits.float(), next_BT[wanted], reduction="none")
