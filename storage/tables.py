@@ -19,6 +19,9 @@ from storage.schemas import TABLES, TableSchema
 
 logger = logging.getLogger(__name__)
 
+# A merge holds what it touches of the table; above this it goes to temporary files (docs/decisions/ingest-scale.md).
+_MERGE_BYTES = 256 * 2**20
+
 _SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
 
 
@@ -119,7 +122,15 @@ class Table:
         self._write(
             lambda: (
                 self._ensure()
-                .merge(table, match, source_alias="source", target_alias="target", commit_properties=_note(note))
+                .merge(
+                    table,
+                    match,
+                    source_alias="source",
+                    target_alias="target",
+                    streamed_exec=False,  # the rows are in memory anyway; so the table's files can be told apart by key
+                    max_spill_size=_MERGE_BYTES,
+                    commit_properties=_note(note),
+                )
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
                 .execute()

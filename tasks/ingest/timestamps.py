@@ -9,8 +9,7 @@ from decimal import Decimal
 from tasks.ingest.cleaning import BadValueError
 from tasks.ingest.config import TimestampUnit
 
-# Milliseconds in one unit.
-_MILLISECONDS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 # Below these magnitudes a number is taken for an order number, seconds, milliseconds, microseconds; above, nanoseconds.
 # As times they lie in 1973: no log of a shop is older.
@@ -26,7 +25,7 @@ def decide_unit(values: Iterable[object]) -> TimestampUnit:
     numbers = [number for value in values if (number := _number(value)) is not None]
     if not numbers:
         return "iso"
-    middle = abs(statistics.median(numbers))
+    middle = abs(statistics.median_low(numbers))
     return next((unit for bound, unit in _MAGNITUDES if middle < bound), "ns")
 
 
@@ -44,11 +43,10 @@ def timestamp_of(value: object, unit: TimestampUnit) -> int:
         if number != int(number) or not 0 <= number < _LARGEST_ORDER:
             raise BadValueError("bad_timestamp", f"{value!r} is no order number (0, 1, 2, …)")
         return int(number)
-    if isinstance(number, int) and unit in ("s", "ms"):
-        milliseconds = number * 1000 if unit == "s" else number
-    else:
-        milliseconds = math.floor(number * _MILLISECONDS[unit])
-    return _plausible(milliseconds, value, unit)
+    per_second = _PER_SECOND[unit]
+    if isinstance(number, int) or abs(number) >= _LARGEST_ORDER:
+        return _plausible(int(number) * 1000 // per_second, value, unit)
+    return _plausible(math.floor(number * (1000 / per_second)), value, unit)
 
 
 def _plausible(milliseconds: int, value: object, unit: str) -> int:

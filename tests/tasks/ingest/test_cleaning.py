@@ -1,0 +1,68 @@
+import json
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from tasks.ingest.cleaning import BadValueError, as_texts, attributes_json, clean, id_text, plain_text
+
+
+@pytest.mark.parametrize("value", [1, "1", 1.0, "1.0", " 1 ", "1.00", Decimal("1.0")])
+def test_one_id_however_it_is_written(value):
+    assert id_text(value) == "1"
+
+
+@pytest.mark.parametrize("value", ["007", "1e5", "1.10", "B00-x", "-0.5", "٣", "a b"])
+def test_ids_that_are_text_stay_as_they_are(value):
+    assert id_text(value) == value
+
+
+@pytest.mark.parametrize(
+    "value, reason",
+    [
+        (None, "empty_id"),
+        ("", "empty_id"),
+        ("  \t", "empty_id"),
+        (float("nan"), "empty_id"),
+        (True, "bad_id"),
+        (1.5, "bad_id"),
+        (2.0**53, "bad_id"),
+        (float("inf"), "bad_id"),
+        ([1], "bad_id"),
+        ("a\x00b", "bad_id"),
+        ("a\ud800", "bad_id"),
+        ("x" * 513, "bad_id"),
+    ],
+)
+def test_ids_that_are_refused(value, reason):
+    with pytest.raises(BadValueError) as error:
+        id_text(value)
+    assert error.value.reason == reason
+
+
+def test_text_is_cleaned():
+    assert clean(" a\x00b\r\nc\rd\te \ud800") == "a b\nc\nd\te"
+    assert clean("día 日本 🎈") == "día 日本 🎈"
+
+
+def test_titles_and_descriptions():
+    assert plain_text(["one", None, "two"], "\n") == "one\ntwo"
+    assert plain_text(451, " ") == "451"
+    assert plain_text("  ", " ") is None
+    assert plain_text([], " ") is None
+
+
+def test_values_as_texts():
+    assert as_texts(["a", None, "", 2, 2.0, 2.5, True]) == ["a", "2", "2", "2.5", "true"]
+    assert as_texts({"brand": "X", "size": [1, 2], "none": None}) == ["brand: X", "size: 1, 2"]
+    assert as_texts(float("nan")) == ""
+    assert as_texts(date(2026, 11, 23)) == "2026-11-23"
+    assert as_texts(b"bytes") == ""
+
+
+def test_attributes_keep_their_order_and_compare_without_it():
+    in_order, sorted_ = attributes_json({"b": "2", "a": ["x"], "empty": None})
+    assert in_order == '{"b": "2", "a": ["x"]}'
+    assert sorted_ == attributes_json({"a": ["x"], "b": 2})[1]
+    assert json.loads(sorted_) == json.loads(in_order)
+    assert attributes_json({"empty": None}) == (None, None)

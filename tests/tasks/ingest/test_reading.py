@@ -1,0 +1,154 @@
+import gzip
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tasks.ingest.delivery import SourceFile
+from tasks.ingest.reading import read_rows
+from tasks.ingest.refusals import Refusal
+from tasks.stage import StageError
+
+
+def read(path: Path, content: bytes | None = None, **settings) -> list:
+    """What a file of these bytes is read as; `settings` as in SourceFile."""
+    if content is not None:
+        path.write_bytes(content)
+    file_format = settings.pop("format", path.name.removesuffix(".gz").rpartition(".")[2])
+    needed = settings.pop("needed", {})
+    return list(read_rows(SourceFile(path, path.name, file_format, **settings), needed))
+
+
+def reasons(rows: list) -> list:
+    return [(row.row, row.reason) if isinstance(row, Refusal) else row for row in rows]
+
+
+def test_json_lines_with_bom_crlf_blank_lines_and_no_last_line_break(tmp_path):
+    content = b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": "\xc3\xa9"}'
+    assert read(tmp_path / "x.jsonl", content) == [(1, {"a": 1}), (3, {"a": "é"})]
+
+
+def test_json_lines_that_are_refused_and_the_rest_is_read(tmp_path):
+    lines = [
+        b'{"a": 1',
+        b"[1]",
+        b'{"a": "\xe9"}',
+        b'{"a": NaN}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b"[" * 100_000,
+        b'{"a": "' + b"x" * 300 + b'"}',
+        b'{"a": 2}',
+    ]
+    lines[5] = b'{"a":' + lines[5][:250]
+    rows = read(tmp_path / "x.jsonl", b"\n".join(lines), max_line_bytes=6000)
+    assert reasons(rows)[:5] == [
+        (1, "broken_json"),
+        (2, "not_an_object"),
+        (3, "invalid_utf8"),
+        (4, {"a": None}),
+        (5, "broken_json"),
+    ]
+    assert rows[-1] == (8, {"a": 2})
+
+
+def test_a_long_line_is_refused_without_being_held(tmp_path):
+    rows = read(tmp_path / "x.jsonl", b'{"a": "' + b"x" * 10_000 + b'"}\n{"a": 2}\n', max_line_bytes=64)
+    assert reasons(rows) == [(1, "line_too_long"), (2, {"a": 2})]
+
+
+def test_deep_nesting_is_refused(tmp_path):
+    rows = read(tmp_path / "x.jsonl", b'{"a":' + b"[" * 200_000 + b'\n{"a": 2}\n')
+    assert reasons(rows) == [(1, "broken_json"), (2, {"a": 2})]
+
+
+@pytest.mark.parametrize("content, remedy", [(b'[{"a": 1}]', "jq -c"), ('{"a": 1}'.encode("utf-16"), "iconv")])
+def test_files_that_are_no_json_lines_say_how_to_convert(tmp_path, content, remedy):
+    with pytest.raises(StageError, match=remedy):
+        read(tmp_path / "x.jsonl", content)
+
+
+def test_csv_with_quotes_line_breaks_bom_and_crlf(tmp_path):
+    content = b'\xef\xbb\xbfa,b\r\n1,"x, ""y""\r\nz"\r\n\r\n2,\r\n'
+    assert read(tmp_path / "x.csv", content) == [(2, {"a": "1", "b": 'x, "y"\r\nz'}), (5, {"a": "2", "b": ""})]
+
+
+def test_csv_rows_with_other_cells_than_columns(tmp_path):
+    rows = read(tmp_path / "x.csv", b"a,b\n1\n1,2,3\n1,2\n")
+    assert reasons(rows) == [
+        (2, "wrong_number_of_cells"),
+        (3, "wrong_number_of_cells"),
+        (4, {"a": "1", "b": "2"}),
+    ]
+
+
+def test_csv_in_latin_1_says_what_to_set(tmp_path):
+    content = "a\nx\ncafé\n".encode("latin-1")
+    with pytest.raises(StageError, match=r"x\.csv, line 3: byte 0xe9 is not utf-8.*ingest\.encoding: latin-1"):
+        read(tmp_path / "x.csv", content)
+    assert read(tmp_path / "x.csv", content, encoding="latin-1")[1] == (3, {"a": "café"})
+
+
+def test_csv_in_utf_16(tmp_path):
+    assert read(tmp_path / "x.csv", "a\né\n".encode("utf-16"), encoding="utf-16") == [(2, {"a": "é"})]
+
+
+def test_an_unknown_encoding(tmp_path):
+    with pytest.raises(StageError, match=r"ingest\.encoding: Python knows no encoding 'martian'"):
+        read(tmp_path / "x.csv", b"a\n1\n", encoding="martian")
+
+
+def test_a_csv_header_that_repeats_a_name(tmp_path):
+    with pytest.raises(StageError, match="names a column twice: a, a"):
+        read(tmp_path / "x.csv", b"a,a\n1,2\n")
+
+
+def test_a_quote_that_never_closes_is_no_endless_cell(tmp_path):
+    content = b'a\n"x\n' + b"y" * 40 + b"\n" + b"y" * 40 + b"\n"
+    with pytest.raises(StageError, match="can't be read as csv"):
+        read(tmp_path / "x.csv", content, max_line_bytes=64)
+
+
+def test_delimited_without_quoting(tmp_path):
+    content = b'1|"A" film|x\n2|B|y\n'
+    rows = read(tmp_path / "u.csv", content, delimiter="|", quoted=False, header=("id", "title", "c"))
+    assert rows == [(1, {"id": "1", "title": '"A" film', "c": "x"}), (2, {"id": "2", "title": "B", "c": "y"})]
+    rows = read(tmp_path / "u.csv", b"1::A::x\n", delimiter="::", quoted=False, header=("id", "title", "c"))
+    assert rows == [(1, {"id": "1", "title": "A", "c": "x"})]
+
+
+def test_parquet_with_lists_and_bytes(tmp_path):
+    frame = pl.DataFrame({"a": [1, 2], "b": [["x"], None], "image": [b"p", None]})
+    frame.write_parquet(tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet") == [
+        (1, {"a": 1, "b": ["x"], "image": b"p"}),
+        (2, {"a": 2, "b": None, "image": None}),
+    ]
+
+
+def test_gzip(tmp_path):
+    assert read(tmp_path / "x.jsonl.gz", gzip.compress(b'{"a": 1}\n')) == [(1, {"a": 1})]
+    assert read(tmp_path / "x.csv.gz", gzip.compress(b"a\n1\n")) == [(2, {"a": "1"})]
+    with pytest.raises(StageError, match="can't be read as jsonl.*Deliver the file again"):
+        read(tmp_path / "x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9)[:-12])
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl.gz"])
+def test_damaged_files(tmp_path, name):
+    with pytest.raises(StageError, match="can't be read as"):
+        read(tmp_path / name, b"these are no such bytes")
+
+
+def test_a_file_that_is_not_there_and_a_folder(tmp_path):
+    with pytest.raises(StageError, match=r"none\.csv: no such file"):
+        read(tmp_path / "none.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(StageError, match="is a folder"):
+        read(tmp_path / "folder.csv")
+
+
+def test_a_missing_column_names_file_columns_and_setting(tmp_path):
+    with pytest.raises(StageError) as error:
+        read(tmp_path / "x.csv", b"sku,title\n1,x\n", needed={"columns.item_id": "item_id"})
+    assert str(error.value).endswith(
+        "x.csv: no column 'item_id'; it has 'sku', 'title'. Set ingest.columns.item_id to the column that holds it"
+    )
