@@ -14,9 +14,12 @@ _REPEATED_WORDS = 4  # so many words in a row ...
 _MOST_REPEATS = 3  # ... may occur so often; more is a loop
 _SAME_CHAR = re.compile(r"(\S)\1{15,}")
 _WORD = re.compile(r"\w+")
+_UNABLE = (
+    r"(can ?no|can['’])t|am (unable|not able) to|don['’]t have (access|the ability)|do not have (access|the ability)"
+)
+_ACT = r"(see|view|help|assist|describe|provide|identify|summari[sz]e|fulfil|comply|process|answer|access)"
 _REFUSAL = re.compile(
-    r"^\W*(i['’]?m (very )?sorry|sorry,|i (can ?no|can['’])t\b|i am (unable|not able|sorry)|i['’]?m (unable|not able)"
-    r"|as an ai\b|unfortunately, i (can|am)|i (do not|don['’]t) (see|have access))",
+    rf"^\W*(i['’]?m (very )?sorry|i am sorry|sorry,|as an ai\b|(unfortunately,? )?i ({_UNABLE})\W+(\w+ )?{_ACT})",
     re.IGNORECASE,
 )
 

@@ -161,14 +161,16 @@ class _Watch:
         self._total = total
         self._max_failed_share = max_failed_share
         self._report = report
-        self._start = self._last_report = time.monotonic()
+        self._start: float | None = None  # when the engine stood ready: its start is not part of the rate
+        self._last_report = 0.0
 
     def accept(self, completions: list[Completion]) -> None:
         self._writer.accept(completions)
         now = time.monotonic()
+        self._start = self._start or now
         if now - self._last_report >= _REPORT_SECONDS or self._writer.done == self._total:
             self._last_report = now
-            rate = self._writer.done / (now - self._start)
+            rate = self._writer.done / max(now - self._start, 1e-9)
             self._report(Progress(self._writer.done, self._total, "answers", rate))
         failed = self._writer.statuses[FAILED]
         if failed >= _FEW and failed > self._max_failed_share * self._writer.done:

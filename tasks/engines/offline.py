@@ -104,7 +104,11 @@ class OfflineEngine:
 
     def close(self) -> None:
         self._inbox.put(None)
-        self._thread.join(timeout=5)
+        if self._under_way:
+            _end(self._processes)  # the thread may wait for an answer that won't come; it is left behind
+            return
+        self._thread.join()
+        self._llm.llm_engine.engine_core.shutdown()
         _end(self._processes)
 
     def _take(self, result: "Completion | EngineDied", found: list[Completion]) -> None:
@@ -210,7 +214,9 @@ def _sampling(request: Request) -> "SamplingParams":
     schema = request.json_schema
     return SamplingParams(
         **request.sampling.model_dump(),
-        structured_outputs=None if schema is None else StructuredOutputsParams(json=dict(schema)),
+        structured_outputs=None
+        if schema is None
+        else StructuredOutputsParams(json=dict(schema), disable_any_whitespace=True),
     )
 
 

@@ -1,0 +1,46 @@
+"""What is wrong with an answer."""
+
+import pytest
+
+from tasks.answers import answer_status
+from tasks.prompt_files import AnswerRules
+
+RULES = AnswerRules(min_chars=3, max_chars=80)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "status"),
+    [
+        ("A red mug, striped, with a blue accent.", "stop", "ok"),
+        ("I can't recommend this mug enough: red, round, and sturdy.", "stop", "ok"),
+        ("I cannot describe it.", "stop", "refusing"),
+        ("Unfortunately, I am unable to clearly see the picture.", "stop", "refusing"),
+        ("Sorry, I cannot help with that.", "stop", "refusing"),
+        ("I'm sorry, but there is no picture.", "stop", "refusing"),
+        ("  \n ", "stop", "empty"),
+        ("A red mug with a", "length", "cut_off"),
+        ("a red mug and " * 4, "length", "repeating"),  # four words, four times
+        ("a red mug and " * 3, "length", "cut_off"),
+        ("mug" + "!" * 16, "stop", "repeating"),
+        ("x" * 5 + " y" * 40, "stop", "repeating"),
+        ("ab", "stop", "too_short"),
+        (
+            "A mug, a cup, a bowl, a plate, a pan, a pot, a lid, a jar, a tin, a box, a bag and a hat.",
+            "stop",
+            "too_long",
+        ),
+        ('{"colour": "red"}', "stop", "wrong_form"),
+        ("A mug <|im_start|>", "stop", "wrong_form"),
+    ],
+)
+def test_status_of_a_sentence(text: str, finish_reason: str, status: str) -> None:
+    assert answer_status(text, finish_reason, RULES) == status
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [('{"colour": "red"}', "ok"), ('{"colour": 3}', "wrong_form"), ("red", "wrong_form"), ("{", "wrong_form")],
+)
+def test_status_of_json(text: str, status: str) -> None:
+    schema: dict[str, object] = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    assert answer_status(text, "stop", AnswerRules(json_schema=schema)) == status
