@@ -22,11 +22,10 @@ class PositionEmbedding(nn.Module):
     histories then ends at a number that was never trained.
     """
 
-    def __init__(self, max_length: int, width: int, positions: Positions) -> None:
+    def __init__(self, max_length: int, width: int, positions: Positions, std: float) -> None:
         super().__init__()
         self.from_end = positions == "from_end"
-        # as long as the tokens, which arrive multiplied by √width; shorter ones are found late, above all by BERT4Rec
-        self.position_TD = nn.Parameter(torch.randn(max_length, width) * INITIAL_STD * width**0.5)
+        self.position_TD = nn.Parameter(torch.randn(max_length, width) * std)
 
     def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         steps_T = torch.arange(tokens_BTD.shape[1], device=tokens_BTD.device)

@@ -29,7 +29,7 @@ def torch_layer(block):
 
 def attention_backbone(kind, positions="from_end"):
     torch.manual_seed(0)
-    backbone = kind(WIDTH, 2, HEADS, 4, 0.0, PositionEmbedding(LENGTH, WIDTH, positions))
+    backbone = kind(WIDTH, 2, HEADS, 4, 0.0, PositionEmbedding(LENGTH, WIDTH, positions, 1.0))
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.5)
     return backbone
