@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from dmesr_model.attention import SelfAttentionBlock
 from dmesr_model.dropout import Dropout
-from dmesr_model.initial_weights import INITIAL_STD
 
 BackboneName = Literal["sasrec", "bert4rec", "gru4rec"]
 Positions = Literal["from_end", "from_start"]
