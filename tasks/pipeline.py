@@ -24,7 +24,7 @@ def build_stages(config: PipelineConfig) -> tuple[Stage, ...]:
         TrainStage(train, describe, embed, store, folder),
         EvaluateStage(config.evaluate, train, describe, embed, store, folder),
         RecommendStage(config.recommend, train, describe, embed, store, folder),
-        ReportStage(config.report, train, describe, embed, store, folder),
+        ReportStage(config.report, config.evaluate, config.recommend, train, describe, embed, store, folder),
     )
 
 

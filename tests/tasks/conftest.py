@@ -114,10 +114,15 @@ def _item_row(
     picture: str | None = None,
     active: bool = True,
     attributes: str | None = None,
+    reference: str | None = None,
 ) -> dict[str, object]:
     texts = {"title": title, "description": None, "attributes": attributes}
     digests = {f"{name}_digest": None if text is None else digest_of_text(text) for name, text in texts.items()}
-    places = {"image_reference": picture, "image_digest": picture, "content_digest": f"{item_id}{title}{picture}"}
+    places = {
+        "image_reference": reference or picture,
+        "image_digest": picture,
+        "content_digest": f"{item_id}{title}{picture}",
+    }
     times = {"active": active, "first_seen_at": NOW, "updated_at": NOW}
     return {"item_id": item_id, **texts, **digests, **places, **times}
 

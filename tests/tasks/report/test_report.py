@@ -1,0 +1,103 @@
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from storage.pictures import PictureStore
+from storage.schemas import REJECTS
+from tasks.evaluate import EvaluateConfig, EvaluateStage
+from tasks.recommend import RecommendConfig, RecommendStage
+from tasks.report import ReportStage, report_path
+from tasks.report.page import ReportConfig
+from tasks.stage import run_stage
+from tasks.train import TrainStageConfig
+
+HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+EVALUATE, RECOMMEND = EvaluateConfig(), RecommendConfig(k=5)
+
+
+def stage(shop, train: TrainStageConfig, config: ReportConfig) -> ReportStage:
+    places = (shop.describe, shop.embed, shop.store, shop.work_folder)
+    return ReportStage(config, EVALUATE, RECOMMEND, train, *places)
+
+
+class Outline(HTMLParser):
+    """Collects what accessibility and self-containment are judged by."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+@pytest.fixture
+def reported_shop(lively_shop, small_models):
+    picture = lively_shop.work_folder / "one.png"
+    lively_shop.work_folder.mkdir()
+    Image.new("RGB", (300, 200), (200, 40, 40)).save(picture)
+    reference, digest = PictureStore(lively_shop.store).save(picture.read_bytes())
+    lively_shop.put_items(
+        {"item_id": "i00", "title": HOSTILE, "picture": digest, "reference": reference},
+        {"item_id": "i03", "title": "gone", "picture": "0" * 32},  # its bytes are nowhere
+    )
+    lively_shop.put_answers(("i03", "image", HOSTILE, "refusal"))
+    row = {"stage": "ingest", "source": "catalog.jsonl", "row": 7, "reason": "duplicate_id", "detail": HOSTILE}
+    lively_shop.store.table(REJECTS).append(lively_shop._frame(REJECTS, [row]))
+    lively_shop.pretend_to_train(small_models)
+    places = (small_models, lively_shop.describe, lively_shop.embed, lively_shop.store, lively_shop.work_folder)
+    run_stage(EvaluateStage(EVALUATE, *places), lambda progress: None)
+    run_stage(RecommendStage(RECOMMEND, *places), lambda progress: None)
+    return lively_shop
+
+
+def test_the_page_holds_everything_and_nothing_hostile(reported_shop, small_models) -> None:
+    config = ReportConfig(items=30, title="A & B")
+    summary = run_stage(stage(reported_shop, small_models, config), lambda progress: None)
+    html = report_path(reported_shop.work_folder).read_text(encoding="utf-8")
+    assert summary.details["bytes"] == len(html.encode())
+    assert "<script" not in html
+    assert "onerror" not in re.sub(r"&lt;.*?&gt;", "", html)
+    assert "&lt;script&gt;" in html
+    assert "A &amp; B" in html
+    page = Outline(html)
+    for name in ("accuracy", "slices", "training", "alignment", "items", "users", "troubles", "runs"):
+        assert f'id="{name}"' in html
+    assert "duplicate_id" in html
+    assert "refusal" in html
+    pictures = page.all("img")
+    assert pictures and all(picture["alt"] and (picture["src"] or "").startswith("data:") for picture in pictures)
+    outside = [value for attributes in page.all("a", "link", "img") for value in (attributes.get("href"),) if value]
+    assert all(value.startswith(("#", "data:")) for value in outside)
+    assert all(attributes.get("scope") for attributes in page.all("th"))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert "dmesr ranks the item that a user chose next" in html
+    markdown = (report_path(reported_shop.work_folder).parent / "summary.md").read_text(encoding="utf-8")
+    assert "| id_only (2 seeds) |" in markdown
+
+
+def test_the_page_is_made_again_only_if_something_changed(reported_shop, small_models) -> None:
+    run_stage(stage(reported_shop, small_models, ReportConfig()), lambda progress: None)
+    again = run_stage(stage(reported_shop, small_models, ReportConfig()), lambda progress: None)
+    assert again.counts == {"up_to_date": 1, "done": 0}
+    assert stage(reported_shop, small_models, ReportConfig(items=2)).plan().changed == 1
+    report_path(reported_shop.work_folder).unlink()
+    assert stage(reported_shop, small_models, ReportConfig()).plan().new == 1
+
+
+def test_an_empty_store_gives_a_page_too(hand_made_shop) -> None:
+    run_stage(stage(hand_made_shop, TrainStageConfig(), ReportConfig()), lambda progress: None)
+    html = Path(report_path(hand_made_shop.work_folder)).read_text(encoding="utf-8")
+    assert "No model has been evaluated yet." in html
+    assert "The catalog is empty." in html
