@@ -38,8 +38,15 @@ def fetch_picture(url: str, config: PictureConfig) -> bytes:
         target, content = _fetch_once(url, config, deadline)
         if target is None:
             return content
-        url = urljoin(url, target)
+        url = _joined(url, target)
     raise PictureError("too_many_redirects", f"over {config.max_redirects} redirects (ingest.pictures.max_redirects)")
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise PictureError("bad_url", f"a redirect to {target[:200]!r}: {error}") from error
 
 
 def _fetch_once(url: str, config: PictureConfig, deadline: float) -> tuple[str | None, bytes]:
@@ -52,7 +59,10 @@ def _fetch_once(url: str, config: PictureConfig, deadline: float) -> tuple[str |
         with _connected(parts.scheme, host, address, port, deadline) as connection:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", _ascii(path), headers={**_HEADERS, "Host": parts.netloc})
-            return _answer(connection.getresponse(), config, deadline)
+            answer = _answer(connection.getresponse(), config)
+        if time.monotonic() >= deadline:  # a connection that was cut off looks like one that ended
+            raise TimeoutError
+        return answer
     except TimeoutError as error:
         raise too_slow from error
     except (OSError, http.client.HTTPException, UnicodeError) as error:
@@ -61,17 +71,17 @@ def _fetch_once(url: str, config: PictureConfig, deadline: float) -> tuple[str |
         raise PictureError(TRANSIENT, f"{url}: {str(error) or type(error).__name__}") from error
 
 
-def _answer(response: http.client.HTTPResponse, config: PictureConfig, deadline: float) -> tuple[str | None, bytes]:
+def _answer(response: http.client.HTTPResponse, config: PictureConfig) -> tuple[str | None, bytes]:
     if response.status in _REDIRECTS and (target := response.headers.get("Location")):
         return target, b""
     if response.status == 429 or response.status >= 500:
         raise PictureError(TRANSIENT, f"the server answered {response.status} {response.reason}")
     if response.status != 200:
         raise PictureError("http_error", f"the server answered {response.status} {response.reason}; correct the URL")
-    return None, _body(response, config.limits.max_bytes, deadline)
+    return None, _body(response, config.limits.max_bytes)
 
 
-def _body(response: http.client.HTTPResponse, max_bytes: int, deadline: float) -> bytes:
+def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     too_long = PictureError("too_many_bytes", f"over {max_bytes:,} bytes (ingest.pictures.limits.max_bytes)")
     if response.length is not None and response.length > max_bytes:
         raise too_long
@@ -80,8 +90,6 @@ def _body(response: http.client.HTTPResponse, max_bytes: int, deadline: float) -
         content += chunk
         if len(content) > max_bytes:
             raise too_long
-        if time.monotonic() >= deadline:
-            raise TimeoutError
     if response.length:
         raise http.client.IncompleteRead(bytes(content[:16]), response.length)
     return bytes(content)

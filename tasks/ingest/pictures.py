@@ -61,7 +61,7 @@ class _Given:
 class PictureIntake:
     """Turns drafts' pictures into verdicts. Without a run (a plan) nothing is fetched, decoded or written.
 
-    `paths` counts pictures given as files; `retries` those whose fetching failed before for a passing reason.
+    `paths` counts pictures given as files; `retries` those whose fetching failed for a passing reason.
     """
 
     def __init__(self, store: Store, config: PictureConfig, folders: Mapping[str, Path], run_id: str | None) -> None:
@@ -84,6 +84,7 @@ class PictureIntake:
         given = [self._given(draft) for draft in drafts]
         verdicts = self._look_at({one.source: one for one in given if isinstance(one, _Given)})
         found = [verdicts[one.source] if isinstance(one, _Given) else one for one in given]
+        self.retries += sum(verdict.reason == TRANSIENT for verdict in found)
         pairs = zip(drafts, found, strict=True)
         return found, [refusal for draft, verdict in pairs if (refusal := _refusal(draft, verdict)) is not None]
 
@@ -142,12 +143,10 @@ class PictureIntake:
         verdicts: dict[str, Verdict] = {}
         for source, stamp, *verdict in self._known.filter(pl.col("source").is_in(list(given))).iter_rows():
             one, known = given[source], Verdict(*verdict)
-            retry = known.reason == TRANSIENT
             verdicts.pop(source, None)  # a later row is newer
-            if one.stamp != stamp or (retry and not self._dry) or not self._kept_alike(one, known):
-                continue
-            self.retries += retry
-            verdicts[source] = known
+            to_retry = known.reason == TRANSIENT and not self._dry
+            if one.stamp == stamp and self._kept_alike(one, known) and not to_retry:
+                verdicts[source] = known
         return verdicts
 
     def _kept_alike(self, one: _Given, known: Verdict) -> bool:

@@ -201,7 +201,7 @@ def test_a_column_map(shop):
     [
         (
             {"columns": {"item_id": "sku"}},
-            r"catalog\.jsonl: no column 'sku'; it has 'item_id', .*ingest\.columns\.item_id",
+            r"catalog\.jsonl: no column 'sku'; it has 'item_id', .*Set ingest\.columns\.item_id",
         ),
         ({"columns": {"title": "name"}}, r"no column 'name'.*ingest\.columns\.title"),
         (
