@@ -91,8 +91,8 @@ class EmbedStage:
 
         `work` has the own texts to cut: segment_key, item_id. The texts to embed are looked up again once they are cut.
         """
-        uncut = self._uncut()
-        wanted = self._wanted_texts()
+        own = wanted_segments(self.store.table(ITEMS).scan(), self.config.segments)
+        uncut, wanted = self._uncut(own), self._wanted_texts(own)
         missing = self._missing(wanted)
         to_do = uncut.height + missing.height
         rate = last_rate(self.store, self.name)
@@ -109,7 +109,8 @@ class EmbedStage:
     def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
         """Cut, then embed, committing as it goes."""
         cut = self._cut(plan.work, run_id)
-        missing = self._missing(self._wanted_texts())
+        own = wanted_segments(self.store.table(ITEMS).scan(), self.config.segments)
+        missing = self._missing(self._wanted_texts(own))
         counts: Counter[str] = Counter()
         if missing.height:
             start = time.monotonic()
@@ -118,20 +119,19 @@ class EmbedStage:
             logger.info("embedded %d texts in %.1f s", missing.height, time.monotonic() - start)
         return Outcome({"done": missing.height, "cut": cut, **counts})
 
-    def _uncut(self) -> pl.DataFrame:
-        wanted = wanted_segments(self.store.table(ITEMS).scan(), self.config.segments)
-        cut = self.store.table(SEGMENTS).scan().select(SEGMENT_KEY).unique()
-        distinct = wanted.lazy().unique(SEGMENT_KEY, keep="first", maintain_order=True)
-        return distinct.join(cut, on=SEGMENT_KEY, how="anti", maintain_order="left").collect()
+    def _uncut(self, own: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of `own` (item_id, segment_key) whose text is not cut yet, one a key."""
+        first = self.store.table(SEGMENTS).scan().filter(pl.col("position") == 0).select(SEGMENT_KEY)
+        uncut = own.lazy().join(first, on=SEGMENT_KEY, how="anti", maintain_order="left")
+        return uncut.unique(SEGMENT_KEY, keep="first", maintain_order=True).collect()
 
-    def _wanted_texts(self) -> pl.DataFrame:
-        """Return text_digest, source of each distinct text: usable answers first, then segments."""
+    def _wanted_texts(self, own: pl.DataFrame) -> pl.DataFrame:
+        """Return text_digest, source of each distinct text: usable answers first, then the segments of `own`."""
         answers = self.store.table(GENERATIONS).scan().filter(pl.col("status") == OK)
         wanted = wanted_generations(self.store.table(ITEMS).scan(), asked_views(self.describe)).lazy()
         views = wanted.join(answers.select(GENERATION_KEY, TEXT_DIGEST), on=GENERATION_KEY, how="inner")
         cut = self.store.table(SEGMENTS).scan().filter(pl.col(TEXT_DIGEST).is_not_null())
-        own = wanted_segments(self.store.table(ITEMS).scan(), self.config.segments).lazy()
-        segments = own.join(cut.select(SEGMENT_KEY, TEXT_DIGEST), on=SEGMENT_KEY, how="inner")
+        segments = cut.join(own.lazy(), on=SEGMENT_KEY, how="semi")
         texts = pl.concat(
             [
                 views.select(TEXT_DIGEST, pl.col("view").alias("source")),

@@ -194,6 +194,8 @@ def _start(
         tensor_parallel_size=config.tensor_parallel_size,
         limit_mm_per_prompt={"image": int(pictures)},
         mm_processor_kwargs=dict(processor) or None,
+        # Free white space in JSON lets a weak model write nothing else until it is cut off.
+        structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
         **{name: value for name, value in chosen.items() if value is not None},
     )
 
@@ -214,9 +216,7 @@ def _sampling(request: Request) -> "SamplingParams":
     schema = request.json_schema
     return SamplingParams(
         **request.sampling.model_dump(),
-        structured_outputs=None
-        if schema is None
-        else StructuredOutputsParams(json=dict(schema), disable_any_whitespace=True),
+        structured_outputs=None if schema is None else StructuredOutputsParams(json=dict(schema)),
     )
 
 
