@@ -4,6 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from storage.digests import digest_of, digest_of_bytes
+from tasks.stage import StageError
 
 _SUFFIXES = frozenset({".json", ".txt", ".jinja", ".model", ".safetensors", ".tiktoken"})
 _WHOLE_BYTES = 64 * 2**20
@@ -16,9 +17,13 @@ def model_digest(model: str, revision: str | None = None) -> str:
 
     Files above 64 MiB (weights) are judged by size and 65 evenly spaced pieces of 1 MiB, the first and the last among
     them, so that a plan doesn't read tens of gigabytes; another training run changes every piece.
+
+    Raises StageError for what looks like a path and is no folder.
     """
     folder = Path(model)
     if not folder.is_dir():
+        if model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model:
+            raise StageError(f"model {model}: there is no such folder; give a folder, or a hub id (owner/name)")
         return digest_of({"hub": model, "revision": revision or "main"})
     return digest_of({"files": {name: _file_digest(*stamp) for name, stamp in _stamps(folder).items()}})
 
