@@ -2,6 +2,8 @@
 
 from prefect.artifacts import create_markdown_artifact
 
+from flows.overview import present_results
+from tasks.config import PipelineConfig
 from tasks.stage import Plan, Summary
 
 
@@ -23,6 +25,13 @@ def publish_summary(summary: Summary) -> None:
     create_markdown_artifact(
         summary_markdown(summary), key=f"{summary.stage}-summary", description=f"What {summary.stage} did"
     )
+
+
+def publish_metrics(config: PipelineConfig) -> None:
+    """Publish the metrics of the present models, under the key `metrics`."""
+    from tasks.evaluation.results import metrics_markdown
+
+    create_markdown_artifact(metrics_markdown(present_results(config)), key="metrics", description="All test users")
 
 
 def summary_markdown(summary: Summary) -> str:

@@ -109,9 +109,16 @@ def report(config: ConfigOption, settings: SetOption = None, force: ForceOption 
 @app.command()
 def plan(config: ConfigOption, data: DataOption = None, settings: SetOption = None) -> None:
     """Say what each stage would do now. Does nothing, and starts nothing."""
+    failed = False
     for stage in build_stages(_load(config, with_data(settings or [], data))):
-        typer.echo(stage.plan().sentence())
+        try:
+            typer.echo(stage.plan().sentence())
+        except StageError as error:
+            typer.secho(f"{stage.name}: {error}", fg="red", err=True)
+            failed = True
     typer.echo("(each stage is planned on what the stores hold now, not on what the stages before it would add)")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

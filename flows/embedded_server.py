@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+OUR_LOGGERS = ("tasks", "storage", "flows", "dmesr_model", "sample_shop")
+
 _DEFAULTS = {
     # Says nothing to anybody unless asked to.
     "DO_NOT_TRACK": "1",
@@ -12,7 +14,7 @@ _DEFAULTS = {
     # The embedded server takes about 5 s on two idle cores, and more than the default 20 s on busy ones.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     # Our logs belong to the runs in the UI, too.
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,storage,flows,dmesr_model,sample_shop",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OUR_LOGGERS),
 }
 
 

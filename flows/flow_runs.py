@@ -48,7 +48,8 @@ def _run(run: Callable[[], None], config: Path, data: Path | None, settings: lis
     except StageFailure as failure:
         command = resume_command(load_config(config, with_data(settings, data)), failure.stage_name)
         typer.secho(f"\n{failure}", fg="red", err=True)
-        typer.echo(f"what was committed stays; go on with: {command}", err=True)
+        if command not in str(failure):
+            typer.echo(f"what was committed stays; go on with: {command}", err=True)
         raise typer.Exit(1) from None
 
 

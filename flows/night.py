@@ -23,12 +23,8 @@ class StageFailure(Exception):
     """A stage that failed in a flow: which one, and why."""
 
     def __init__(self, stage_name: str, reason: str) -> None:
-        super().__init__(stage_name, reason)
+        super().__init__(f"stage {stage_name} failed: {reason}")
         self.stage_name = stage_name
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"stage {self.stage_name} failed: {self.reason}"
 
 
 def open_night(config: Path, data: Path | None, settings: list[str], start_from: StageName, force: bool) -> Night:

@@ -4,14 +4,20 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from storage.schemas import ITEM_ID, ITEMS, METRICS, RUNS, TABLES
+from storage.schemas import ITEM_ID, ITEMS, RUNS, TABLES
 from storage.tables import Store
 from tasks.config import PipelineConfig
+from tasks.features import Dataset
 from tasks.prompt_files import load_prompts
+from tasks.report import report_path
 from tasks.semantics import current_generations, current_segments
+
+if TYPE_CHECKING:
+    from tasks.evaluation.results import Results
 
 _RUNS_SHOWN = 10
 
@@ -61,33 +67,24 @@ def prompts(config: PipelineConfig) -> str:
 
 
 def metrics_table(config: PipelineConfig) -> str:
-    """Return the newest metrics of each variant over all test users, mean ± standard deviation over seeds."""
-    key = ["variant", "protocol", "slice", "metric", "seed"]
-    newest = (
-        config.open_store()
-        .table(METRICS)
-        .scan()
-        .filter((pl.col("slice") == "all") & pl.col("metric").str.ends_with("@10"))
-        .sort("created_at")
-        .unique(key, keep="last")
-        .group_by("protocol", "variant", "metric")
-        .agg(pl.col("value").mean().alias("mean"), pl.col("value").std().alias("deviation"), pl.len().alias("seeds"))
-        .sort("protocol", "variant")
-        .collect()
-    )
-    if newest.height == 0:
-        return "no metrics yet"
-    metrics = sorted(newest["metric"].unique())
-    rows = []
-    for (protocol, variant), group in newest.group_by("protocol", "variant", maintain_order=True):
-        values = {metric: _spread(mean, deviation) for metric, mean, deviation in _metric_rows(group)}
-        rows.append((str(protocol), str(variant), str(group["seeds"].max()), *(values.get(m, "") for m in metrics)))
-    return _columns(("protocol", "variant", "seeds", *metrics), rows)
+    """Return the metrics of the config's models and baselines over all test users."""
+    from tasks.evaluation.results import metrics_text
+
+    return metrics_text(present_results(config))
+
+
+def present_results(config: PipelineConfig) -> "Results":
+    """Return what is measured of the config's models on the present data."""
+    from tasks.evaluation.results import Results
+
+    store = config.open_store()
+    dataset = Dataset(store, config.describe, config.embed, config.train.filters, config.work_folder)
+    return Results(store, config.evaluate, config.train, dataset.keys, config.work_folder)
 
 
 def report_line(config: PipelineConfig) -> str:
     """Return where the report is."""
-    path = config.work_folder / "report.html"
+    path = report_path(config.work_folder)
     return f"report: {path}" if path.exists() else "no report yet"
 
 
@@ -122,16 +119,6 @@ def _answer_rows(answers: pl.DataFrame) -> Iterable[tuple[str, str | None, str |
 
 def _segment_rows(segments: pl.DataFrame) -> Iterable[tuple[int, str, str]]:
     return segments.select("position", "kind", "text").iter_rows()
-
-
-def _metric_rows(group: pl.DataFrame) -> Iterable[tuple[str, float | None, float | None]]:
-    return group.select("metric", "mean", "deviation").iter_rows()
-
-
-def _spread(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
-        return "-"
-    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
 
 
 def _disk_use(folder: Path) -> float:

@@ -33,7 +33,9 @@ class ProgressReporter:
 
     def _publish(self, percent: float, description: str) -> None:
         if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, f"{self._stage}-progress", description)
+            created = create_progress_artifact(percent, f"{self._stage}-progress", description)
+            assert isinstance(created, UUID)  # typed as what it returns inside an event loop, too
+            self._artifact = created
         else:
             update_progress_artifact(self._artifact, percent, description)
 

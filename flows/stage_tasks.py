@@ -3,6 +3,7 @@
 Rows and vectors stay in the store; tasks hand each other summaries, whose references draw the graph in the UI.
 """
 
+import logging
 from typing import Any
 
 from prefect import State, task
@@ -10,7 +11,8 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 
-from flows.artifacts import publish_plan, publish_summary
+from flows.artifacts import publish_metrics, publish_plan, publish_summary
+from flows.embedded_server import OUR_LOGGERS
 from flows.night import Night, StageFailure
 from flows.progress import ProgressReporter
 from storage.digests import digest_of
@@ -59,6 +61,8 @@ def _run(night: Night, stage_name: str, *after: Summary | None) -> Summary | Non
     """
     if stage_name not in night.chosen:
         return None
+    for name in OUR_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)  # Prefect attaches its handlers to them, and leaves the level
     try:
         plan = plan_stage(stage_named(night.config, stage_name))
         run = run_stage_task.with_options(
@@ -124,4 +128,6 @@ def run_stage_task(
     isolated = stage.isolated and has_work
     summary = run_isolated(config, stage_name, report) if isolated else run_stage(stage, report)
     publish_summary(summary)
+    if stage_name == "evaluate":
+        publish_metrics(config)
     return summary

@@ -185,6 +185,9 @@ def _explain_one(detail: ErrorDetails) -> str:
         return f"  {key}: no such key. {_allowed(names)}"
     if detail["type"] == "missing":
         return f"  {key}: missing. {_meaning(names)}".rstrip()
+    if detail["type"] == "union_tag_not_found":
+        kinds = ", ".join(str(model.model_fields["kind"].default) for model in _models_at(names))
+        return f"  {key}.kind: missing; it says which settings these are: {kinds}"
     return f"  {key}: {detail['msg']}; it is {detail['input']!r}. {_meaning(names)}".rstrip()
 
 

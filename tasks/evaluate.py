@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dmesr_model.sequences import Sequences, leave_one_out
 from storage.digests import digest_of
 from storage.folders import whole_folder
-from storage.schemas import METRICS
+from storage.schemas import METRICS, TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
@@ -93,8 +93,8 @@ class EvaluateStage:
     """One unit of work is one model or baseline."""
 
     name: ClassVar[str] = "evaluate"
-    reads: ClassVar = READS
-    writes: ClassVar = (METRICS,)
+    reads: ClassVar[tuple[TableSchema, ...]] = READS
+    writes: ClassVar[tuple[TableSchema, ...]] = (METRICS,)
     isolated: ClassVar[bool] = True
 
     def __init__(

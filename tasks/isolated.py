@@ -129,8 +129,11 @@ def _crash_message(config: PipelineConfig, stage_name: str, status: int, error: 
             how += " (out of memory? see the system's log)"
     else:
         how = f"ended with exit status {status}"
-    message = f"stage {stage_name}: its process {how}"
-    message += f": {error}" if error else f"; last lines:\n{_tail(log_path)}\n"
+    message = f"the process of stage {stage_name} {how}"
+    if error:
+        message += f": {error}"
+    elif tail := _tail(log_path):
+        message += f"; last lines:\n{tail}"
     remedy = f"what was committed stays; go on with: {resume_command(config, stage_name)}"
     return f"{message}\n  full log: {log_path}\n  {remedy}"
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dmesr_model.features import ItemFeatures
 from dmesr_model.sequences import Sequences, select_users
 from storage.digests import digest_of
-from storage.schemas import ITEM_ID, ITEMS, RECOMMENDATIONS, USER_ID
+from storage.schemas import ITEM_ID, ITEMS, RECOMMENDATIONS, USER_ID, TableSchema
 from storage.tables import Store
 from storage.vector_index import NO_ROW, Excluded, VectorIndex
 from tasks.describe import DescribeConfig
@@ -100,8 +100,8 @@ class RecommendStage:
     """One unit of work is one user."""
 
     name: ClassVar[str] = "recommend"
-    reads: ClassVar = READS
-    writes: ClassVar = (RECOMMENDATIONS,)
+    reads: ClassVar[tuple[TableSchema, ...]] = READS
+    writes: ClassVar[tuple[TableSchema, ...]] = (RECOMMENDATIONS,)
     isolated: ClassVar[bool] = True
 
     def __init__(

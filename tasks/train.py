@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from storage.digests import digest_of, digest_of_bytes
 from storage.folders import write_whole
+from storage.schemas import TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
@@ -96,8 +97,8 @@ class TrainStage:
     """One unit of work is one variant with one seed."""
 
     name: ClassVar[str] = "train"
-    reads: ClassVar = READS
-    writes: ClassVar = ()
+    reads: ClassVar[tuple[TableSchema, ...]] = READS
+    writes: ClassVar[tuple[TableSchema, ...]] = ()
     isolated: ClassVar[bool] = True
 
     def __init__(
