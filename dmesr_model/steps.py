@@ -35,19 +35,27 @@ class StepBuilder:
         gatherer: reads the items' texts.
         settings: see StepSettings.
         rank, processes: this process takes rows rank, rank + processes, ... of each batch.
+        device: where the whole catalog is kept when the loss needs all of it; other items are moved step by step.
 
     The candidates of the loss are the items with a training event: an item that nobody has met yet is no evidence of
     anything, and as a negative it would only learn to be ranked last.
     """
 
     def __init__(
-        self, train: Sequences, gatherer: ItemGatherer, settings: StepSettings, rank: int = 0, processes: int = 1
+        self,
+        train: Sequences,
+        gatherer: ItemGatherer,
+        settings: StepSettings,
+        rank: int = 0,
+        processes: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self.train = train
         self.gatherer = gatherer
         self.settings = settings
         self.rank = rank
         self.processes = processes
+        self.device = device or torch.device("cpu")
         self.events_N = count_events(train, gatherer.features.item_count)[1:]
         self.trained_index_N = np.flatnonzero(self.events_N) + 1
         self._catalog: ItemBatch | None = None
@@ -126,7 +134,7 @@ class StepBuilder:
         if not all_items:
             return self.gatherer.gather(step_index_N)
         if self._catalog is None:
-            self._catalog = self.gatherer.gather(step_index_N)
+            self._catalog = self.gatherer.gather(step_index_N).to(self.device)
         return self._catalog
 
 

@@ -146,9 +146,8 @@ class Trainer:
         self.validation = None if validation is None else share_of_process(validation, rank, processes)
         self.validation_users = 0 if validation is None else len(validation.target_index_H)
         self.model = build_model(features, train, model_config, train_config.seed)
-        self.steps = StepBuilder(
-            train, gatherer_for(self.model, features), step_settings(self.model.config, train_config), rank, processes
-        )
+        gatherer, settings = gatherer_for(self.model, features), step_settings(self.model.config, train_config)
+        self.steps = StepBuilder(train, gatherer, settings, rank, processes, accelerator.device)
         self.total_steps = train_config.max_epochs * len(self.steps.plan(0))
         if self.total_steps == 0:
             raise ValueError("no user has two training events, so there is nothing to predict; give longer histories")
