@@ -39,7 +39,7 @@ class PictureStore:
                 self._write(reference, content)
         except OSError as error:
             raise StoreError(
-                f"picture {reference} can't be written under {self._store.url}: {error}. "
+                f"picture {reference} in {self._store.url} can't be written: {error}. "
                 "Check free space and permissions, then run the stage again: what was committed stays"
             ) from error
         return reference, digest

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from storage.references import TableRef
 from storage.schemas import TABLES, TableSchema
@@ -180,6 +180,11 @@ class Table:
             return DeltaTable(self.location, version=version, storage_options=self._options)
         except TableNotFoundError:
             return None
+        except (OSError, DeltaError) as error:
+            raise StoreError(
+                f"table {self.schema.name} at {self.location} can't be read: {error}. "
+                "Check that the store is reachable, and its credentials and permissions"
+            ) from error
 
     def _ensure(self) -> DeltaTable:
         if self._is_local:
@@ -195,7 +200,12 @@ class Table:
     def _write(self, commit: Callable[[], object]) -> None:
         try:
             commit()
-        except OSError as error:
+        except CommitFailedError as error:
+            raise StoreError(
+                f"table {self.schema.name} at {self.location}: another run wrote the same rows meanwhile ({error}). "
+                "Run the stage again, one run at a time: what was committed stays"
+            ) from error
+        except (OSError, DeltaError) as error:  # deltalake reports a full disk as either, by where it noticed
             raise StoreError(
                 f"table {self.schema.name} at {self.location} can't be written: {error}. "
                 "Check free space and permissions, then run the stage again: what was committed stays"

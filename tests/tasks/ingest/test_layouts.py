@@ -4,7 +4,7 @@ import json
 import polars as pl
 import pytest
 
-from storage.schemas import INTERACTIONS
+from storage.schemas import INTERACTIONS, REJECTS
 from tasks.stage import StageError
 
 
@@ -117,7 +117,7 @@ def test_folders_without_the_layouts_files(shop):
         shop.plan(folder=shop.delivery)
     with pytest.raises(StageError, match="is no folder"):
         shop.plan(folder=shop.delivery / "nothing")
-    with pytest.raises(StageError, match="the extension '.txt' tells no format"):
+    with pytest.raises(StageError, match=r"the extension '\.txt' tells no format"):
         shop.plan(catalog=shop.delivery / "catalog.txt")
 
 
@@ -126,6 +126,4 @@ def test_files_of_the_same_name_are_told_apart(shop):
         (shop.delivery / part).mkdir()
         (shop.delivery / part / "catalog.jsonl").write_text(f'{{"item_id": "{part}"}}\n{{"item_id": "same"}}\n')
     shop.ingest(catalog=sorted(shop.delivery.glob("*/catalog.jsonl")))
-    from storage.schemas import REJECTS
-
     assert shop.rows(REJECTS, "source", "row", "reason") == [("two/catalog.jsonl", 2, "duplicate_id")]

@@ -1,0 +1,214 @@
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from storage.schemas import EMBEDDINGS, INTERACTIONS, ITEMS, REJECTS, RUNS, TABLES, TableSchema
+from storage.tables import SchemaError, Store, StoreError
+
+NOW = datetime(2026, 11, 23, 16, 30, 0, 123456, tzinfo=UTC)
+
+
+def value_of(data_type: pa.DataType, number: int) -> object:
+    """A value of an Arrow type, another for each number."""
+    if pa.types.is_string(data_type):
+        return f"text {number} é\n"
+    if pa.types.is_timestamp(data_type):
+        return NOW
+    if pa.types.is_list(data_type):
+        return [number + 0.5, -1.0]
+    if pa.types.is_boolean(data_type):
+        return number % 2 == 0
+    return number + 0.5 if pa.types.is_floating(data_type) else number
+
+
+def rows_of(schema: TableSchema, count: int, start: int = 0) -> pa.Table:
+    rows = [
+        {field.name: value_of(field.type, number) for field in schema.arrow} for number in range(start, start + count)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.arrow)
+
+
+def runs_of(*run_ids: str, stage: str = "ingest") -> pl.DataFrame:
+    rows = rows_of(RUNS, len(run_ids)).to_pylist()
+    named = [{**row, "run_id": run_id, "stage": stage} for row, run_id in zip(rows, run_ids, strict=True)]
+    return pl.from_arrow(pa.Table.from_pylist(named, schema=RUNS.arrow))
+
+
+@pytest.mark.parametrize("schema", TABLES, ids=lambda schema: schema.name)
+def test_rows_come_back_as_they_were(tmp_path, schema):
+    table = Store(tmp_path).table(schema)
+    rows = rows_of(schema, 3)
+    table.append(rows)
+    assert table.read().to_arrow().cast(schema.arrow).sort_by(schema.arrow.names[0]) == rows.sort_by(
+        schema.arrow.names[0]
+    )
+    assert table.empty().schema == table.read().schema
+
+
+@pytest.mark.parametrize("schema", TABLES, ids=lambda schema: schema.name)
+def test_nulls_come_back_where_they_are_allowed(tmp_path, schema):
+    table = Store(tmp_path).table(schema)
+    row = {field.name: value_of(field.type, 1) if field.name in schema.key else None for field in schema.arrow}
+    table.append(pa.Table.from_pylist([row], schema=schema.arrow))
+    table.append(rows_of(schema, 1, start=5))
+    assert table.read().null_count().sum_horizontal().item() == len(schema.arrow) - len(schema.key)
+
+
+def test_before_the_first_commit_there_is_nothing(store):
+    table = store.table(RUNS)
+    assert not table.exists()
+    assert table.reference() is None
+    assert table.count() == 0
+    assert table.read("run_id").height == 0
+    assert list(table.batches(table.scan(), 10)) == []
+    table.append(runs_of())
+    assert not table.exists()  # no rows, no commit
+    assert store.references(RUNS, ITEMS) == {}
+
+
+def test_append_upsert_and_versions(store):
+    table = store.table(RUNS)
+    table.append(runs_of("a", "b"), note="first")
+    before = table.reference()
+    table.upsert(runs_of("b", "c", stage="embed"), note="second")
+    assert sorted(table.read("run_id", "stage").rows()) == [("a", "ingest"), ("b", "embed"), ("c", "embed")]
+    after = table.reference()
+    assert after.version == before.version + 1
+    assert after.table_id == before.table_id
+    then = table.scan(before.version).select("run_id", "stage").collect()
+    assert sorted(then.rows()) == [("a", "ingest"), ("b", "ingest")]
+
+
+def test_a_key_of_two_columns(store):
+    table = store.table(EMBEDDINGS)
+    table.append(rows_of(EMBEDDINGS, 2))
+    changed = rows_of(EMBEDDINGS, 1).to_pylist()[0]
+    table.upsert(pa.Table.from_pylist([{**changed, "encoder": "other"}], schema=EMBEDDINGS.arrow))
+    table.upsert(pa.Table.from_pylist([{**changed, "encoder_digest": "other"}], schema=EMBEDDINGS.arrow))
+    assert table.count() == 3
+    assert sorted(table.read("encoder")["encoder"].to_list()) == ["other", "text 0 é\n", "text 1 é\n"]
+
+
+def test_compaction_changes_no_row_and_vacuum_frees_what_is_old(store):
+    table = store.table(RUNS)
+    for number in range(5):
+        table.append(runs_of(f"run {number}"))
+    rows = table.read().sort("run_id")
+    table.compact()
+    assert table.read().sort("run_id").equals(rows)
+    assert table.vacuum(keep_hours=1) == 0  # files of the last hour are needed to read the last hour's versions
+    assert table.vacuum(keep_hours=0) == 5
+    assert table.read().sort("run_id").equals(rows)
+
+
+def test_maintenance_of_a_table_that_is_not_there(store):
+    store.table(RUNS).compact()
+    assert store.table(RUNS).vacuum(keep_hours=0) == 0
+
+
+def test_batches_keep_the_order_and_their_size(tmp_path):
+    table = Store(tmp_path).table(RUNS)
+    names = [f"{number:03d}" for number in range(100)]
+    table.append(runs_of(*names))
+    batches = list(table.batches(table.scan().sort("run_id").select("run_id"), 30))
+    assert pl.concat(batches)["run_id"].to_list() == names
+    assert max(batch.height for batch in batches) <= 30
+
+
+def test_a_store_made_again_is_another_table(tmp_path):
+    tables = [Store(tmp_path / name).table(RUNS) for name in ("one", "two")]
+    for table in tables:
+        table.append(runs_of("a"))
+    first, second = (table.reference() for table in tables)
+    assert first.version == second.version
+    assert first.table_id != second.table_id
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda rows: rows.drop("stage"), r"table runs: columns missing \['stage'\], unknown \[\]"),
+        (lambda rows: rows.with_columns(colour=pl.lit(1)), r"unknown \['colour'\]"),
+        (lambda rows: rows.with_columns(run_id=pl.lit(None, pl.String)), "run_id"),
+        (lambda rows: rows.with_columns(seconds=pl.lit("soon")), "table runs: .*soon"),
+        (lambda rows: rows.with_columns(started_at=pl.lit("soon")), "table runs: "),
+    ],
+)
+@pytest.mark.parametrize("write", ["append", "upsert"])
+def test_rows_that_do_not_fit_are_refused(tmp_path, change, message, write):
+    table = Store(tmp_path).table(RUNS)
+    with pytest.raises(SchemaError, match=message):
+        getattr(table, write)(change(runs_of("a", "b")))
+    assert table.count() == 0
+
+
+def test_a_damaged_log_is_a_store_error(tmp_path):
+    table = Store(tmp_path).table(RUNS)
+    table.append(runs_of("a"))
+    for path in (tmp_path / "runs" / "_delta_log").iterdir():
+        path.write_text("{broken")
+    with pytest.raises(StoreError, match="table runs at .* can't be read"):
+        table.read()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import polars as pl
+from storage.schemas import INTERACTIONS
+from storage.tables import Store
+
+table = Store(Path(sys.argv[1])).table(INTERACTIONS)
+print("ready", flush=True)
+for number in range(10**6):
+    digests = pl.int_range(number * 5000, number * 5000 + 5000, eager=True)
+    rows = pl.DataFrame({"event_digest": digests}).with_columns(
+        user_id=pl.lit("u"), item_id=pl.lit("i"), timestamp=pl.lit(number), file_order=pl.lit(number),
+        created_at=pl.lit(None, pl.Datetime("us", "UTC")), run_id=pl.lit("r"),
+    )
+    table.append(rows)
+"""
+
+
+def test_a_killed_writer_leaves_whole_commits_only(tmp_path):
+    table = Store(tmp_path).table(INTERACTIONS)
+    for round_ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        before = table.count()
+        while table.count() < before + 15_000:
+            time.sleep(0.01)
+        time.sleep(0.013 * round_)
+        process.kill()
+        process.communicate()
+        counts = table.read("timestamp", "file_order")
+        assert counts.height % 5000 == 0
+        # A table that a writer was killed in can be written at once.
+        more = rows_of(INTERACTIONS, 1).set_column(0, INTERACTIONS.arrow.field(0), pa.array([-1 - round_]))
+        height = table.count()
+        table.append(more)
+        assert table.count() == height + 1
+        table.upsert(more)
+        assert table.count() == height + 1
+        (tmp_path / "interactions").rename(tmp_path / f"done {round_}")
+
+
+def test_commits_carry_their_note(tmp_path):
+    store = Store(tmp_path)
+    store.table(RUNS).append(runs_of("a"), note="why")
+    log = (tmp_path / "runs" / "_delta_log").glob("*1.json")
+    infos = [json.loads(line) for path in log for line in path.read_text().splitlines()]
+    assert any(info.get("commitInfo", {}).get("note") == "why" for info in infos)
+
+
+def test_rejects_have_no_key(store):
+    table = store.table(REJECTS)
+    table.append(rows_of(REJECTS, 1))
+    table.append(rows_of(REJECTS, 1))
+    assert table.count() == 2
