@@ -23,6 +23,7 @@ from tasks.item_text import TextLimiter, rendered_turns
 
 _ITEM_COLUMNS = (ITEM_ID, "title", "description", "attributes", "image_reference", "image_digest")
 _READ_ROWS = 4096  # items whose text is in memory at a time
+_REPLACEMENT_EVERY = 12  # commits of new rows for each replacement of old ones
 
 PlanRow = dict[str, Any]  # generation_key, item_id, view, attempts, and the item's own columns
 
@@ -95,8 +96,9 @@ class AnswerWriter:
         self._run_id = run_id
         self._commit_seconds = commit_seconds
         self._asked: dict[str, tuple[str, str, int]] = {}  # item, view, attempts before; by key, until answered
-        self._rows: list[dict[str, Any]] = []
-        self._last_commit = time.monotonic()
+        self._new: list[dict[str, Any]] = []
+        self._again: list[dict[str, Any]] = []  # answers to keys that failed before and have a row
+        self._last_commit = self._last_replacement = time.monotonic()
         self.statuses: Counter[str] = Counter()
         self.error_kinds: Counter[str] = Counter()
 
@@ -111,23 +113,33 @@ class AnswerWriter:
             yield row
 
     def accept(self, completions: list[Completion]) -> None:
-        """Take completions; commit if it is time."""
+        """Take completions; commit if it is time. Replacing rows reads the table, so that is done more seldom."""
         for completion in completions:
             row = self._row(completion)
             self.statuses[row["status"]] += 1
             if row["error_kind"]:
                 self.error_kinds[row["error_kind"]] += 1
-            self._rows.append(row)
-        if time.monotonic() - self._last_commit >= self._commit_seconds:
-            self.commit()
+            (self._again if row["attempts"] > 1 else self._new).append(row)
+        now = time.monotonic()
+        if now - self._last_commit >= self._commit_seconds:
+            self._append()
+        if now - self._last_replacement >= _REPLACEMENT_EVERY * self._commit_seconds:
+            self._replace()
 
     def commit(self) -> None:
-        """Commit what is finished. A key that failed before has a row already, and that row is replaced."""
-        rows, self._rows = self._rows, []
+        """Commit all that is finished."""
+        self._append()
+        self._replace()
+
+    def _append(self) -> None:
+        rows, self._new = self._new, []
         self._last_commit = time.monotonic()
-        frame = pl.DataFrame(rows, schema=self._table.empty().schema)
-        self._table.append(frame.filter(pl.col("attempts") == 1))
-        self._table.upsert(frame.filter(pl.col("attempts") > 1))
+        self._table.append(pl.DataFrame(rows, schema=self._table.empty().schema))
+
+    def _replace(self) -> None:
+        rows, self._again = self._again, []
+        self._last_replacement = time.monotonic()
+        self._table.upsert(pl.DataFrame(rows, schema=self._table.empty().schema))
 
     def _row(self, completion: Completion) -> dict[str, Any]:
         item_id, view_name, attempts = self._asked.pop(completion.key)

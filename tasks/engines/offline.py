@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
@@ -67,7 +68,7 @@ class OfflineEngine:
         self._outbox: queue.Queue[Completion | EngineDied] = queue.Queue()
         self._under_way = 0
         self._last_sign = time.monotonic()
-        _set_environment(config)
+        _set_environment(model, config)
         start = time.monotonic()
         before = set(psutil.Process().children(recursive=True))
         try:
@@ -167,8 +168,10 @@ class OfflineEngine:
             keys[ids[0].rsplit("-", 1)[0]] = request.key
 
 
-def _set_environment(config: OfflineConfig) -> None:
+def _set_environment(model: str, config: OfflineConfig) -> None:
     """Settings that vLLM takes from the environment only; what the user has set stays."""
+    if Path(model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all there is to load is there
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     # A fork of a process with threads (polars, deltalake) can deadlock.
