@@ -57,7 +57,7 @@ _FIELD_NAMES: dict[Field, tuple[str, ...]] = {
     "care": ("care", "care", "cleaning", "how to clean it"),
     "size": ("size", "size", "dimensions"),
 }
-DEFAULT_SHARE = 0.3
+DEFAULT_SHARE = 0.2
 EDITED_DEFAULT_SHARE = 0.3
 BRIEF_SHARE = 0.3
 

@@ -28,9 +28,9 @@ class SpeakingConfig:
     """How stage B trains; counts are examples a step."""
 
     steps: int = 800
-    captions: int = 10
-    summaries: int = 16
-    joints: int = 14
+    captions: int = 6
+    summaries: int = 18
+    joints: int = 9
     muon_rate: float = 0.01
     vision_muon_rate: float = 0.004
     classifier_weight: float = 0.3
