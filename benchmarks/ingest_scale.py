@@ -28,7 +28,7 @@ STEPS = ("ingest", "plan_nothing_to_do", "plan_without_note", "plan_changed", "i
 WORDS = (
     "sturdy linen oak brass quiet summer ceramic woven harbour kettle lantern copper drawer pocket velvet anchor "
     "meadow walnut ribbon canvas pepper saddle marble feather garden travel kitchen winter cotton silver"
-).split()
+)
 
 
 def main() -> None:
@@ -72,9 +72,10 @@ def _run_all(items: int, events: int, folder: Path) -> None:
 def write_catalog(path: Path, items: int, changed_every: int) -> None:
     """Write a catalog of about 450 bytes an item, without pictures; the same arguments give the same bytes."""
     chooser = random.Random(0)
+    known_words = WORDS.split()
     with path.open("w", encoding="utf-8") as stream:
         for number in range(items):
-            words = chooser.choices(WORDS, k=40)
+            words = chooser.choices(known_words, k=40)
             if changed_every and number % changed_every == 0:
                 words[0] = "changed"
             row = {

@@ -153,7 +153,7 @@ def test_a_damaged_log_is_a_store_error(tmp_path):
     table.append(runs_of("a"))
     for path in (tmp_path / "runs" / "_delta_log").iterdir():
         path.write_text("{broken")
-    with pytest.raises(StoreError, match="table runs at .* can't be read"):
+    with pytest.raises(StoreError, match=r"table runs at .* can't be read"):
         table.read()
 
 

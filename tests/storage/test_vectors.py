@@ -9,7 +9,7 @@ from storage.vectors import vectors_from_frame, vectors_to_arrow
 
 
 def embeddings_of(names: list[str], vectors: np.ndarray) -> pa.Table:
-    columns = {name: pa.nulls(len(names), field.type) for name, field in zip(EMBEDDINGS.arrow.names, EMBEDDINGS.arrow)}
+    columns = {field.name: pa.nulls(len(names), field.type) for field in EMBEDDINGS.arrow}
     columns |= {
         "text_digest": pa.array(names),
         "encoder_digest": pa.array(["e"] * len(names)),
