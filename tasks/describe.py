@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -98,11 +98,14 @@ class DescribeStage:
         store: Store,
         work_folder: Path,
         start: Callable[[DescribeConfig], Engine] = start_engine,
+        only_items: Collection[str] | None = None,
     ) -> None:
+        """`start` makes the engine; `only_items` limits the stage to some items, for a trial."""
         self.config = config
         self.store = store
         self.work_folder = work_folder
         self._start = start
+        self._only_items = only_items
 
     @property
     def config_digest(self) -> str:
@@ -114,7 +117,10 @@ class DescribeStage:
         `work` has a row an answer: generation_key, item_id (the first that wants it), view, attempts so far, suspect
         (an engine died on it before).
         """
-        wanted = wanted_generations(self.store.table(ITEMS).scan(), asked_views(self.config))
+        items = self.store.table(ITEMS).scan()
+        if self._only_items is not None:
+            items = items.filter(pl.col(ITEM_ID).is_in(list(self._only_items)))
+        wanted = wanted_generations(items, asked_views(self.config))
         stored = self.store.table(GENERATIONS).scan()
         rows = _compared(wanted.unique(GENERATION_KEY, keep="first", maintain_order=True), stored)
         is_missing, has_failed = pl.col("status").is_null(), pl.col("status") == FAILED

@@ -70,7 +70,6 @@ class OfflineEngine:
         self._last_sign = time.monotonic()
         _set_environment(model, config)
         start = time.monotonic()
-        before = set(psutil.Process().children(recursive=True))
         try:
             self._llm = _start(model, revision, processor, config, pictures)
         except _REFUSALS as error:
@@ -78,7 +77,7 @@ class OfflineEngine:
                 f"vLLM did not start with {model}: {error}. The stage's log has vLLM's own words; describe.engine sets "
                 "its memory, length and types"
             ) from error
-        self._processes = [p for p in psutil.Process().children(recursive=True) if p not in before]
+        self._processes = _processes_of(self._llm)
         logger.info("vLLM started with %s in %.0f s", model, time.monotonic() - start)
         self._thread = threading.Thread(target=self._work, name="vllm-feeder", daemon=True)
         self._thread.start()
@@ -236,6 +235,13 @@ def _is_death(error: Exception) -> bool:
     from vllm.v1.engine.exceptions import EngineDeadError
 
     return isinstance(error, EngineDeadError)
+
+
+def _processes_of(llm: "LLM") -> list[psutil.Process]:
+    """Return the engine's process and all that it started (on CPUs, and with several GPUs, workers)."""
+    manager = vars(llm.llm_engine.engine_core)["resources"].engine_manager
+    roots = [psutil.Process(process.pid) for process in manager.processes]
+    return [process for root in roots for process in (root, *root.children(recursive=True))]
 
 
 def _is_running(process: psutil.Process) -> bool:
