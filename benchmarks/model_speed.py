@@ -20,7 +20,7 @@ from accelerate import Accelerator
 
 from dmesr_model.checkpoint import RunState
 from dmesr_model.features import ItemFeatures
-from dmesr_model.model import ModelConfig
+from dmesr_model.model_config import ModelConfig
 from dmesr_model.sequences import Sequences, leave_one_out
 from dmesr_model.trainer import TrainConfig, Trainer
 
@@ -41,7 +41,7 @@ def time_epochs(dataset: Path, settings: dict[str, object], epochs: int) -> list
         times = []
         for epoch in range(epochs):
             wall, cpu = time.perf_counter(), time.process_time()
-            trainer._train_epoch(RunState(epoch=epoch, step=epoch * 8), progress=None)
+            trainer.train_epoch(RunState(epoch=epoch, step=epoch * 8), progress=None)
             times.append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
     return times
 

@@ -6,6 +6,7 @@ Arrays and files in, arrays and files out:
     sequences.Sequences           user histories, flat with offsets; save / open, from_events, leave_one_out
     trainer.fit                   (features, sequences, ModelConfig, TrainConfig, output_dir) -> TrainSummary
     train                         the same as a process: python -m dmesr_model.train JOB.json
+    model_config.ModelConfig      parts and sizes of the model; every ablation
     model.DMESR                   from_pretrained(output_dir / "model"), save_pretrained, push_to_hub
     encoding.encode_items         (model, features) -> float32 [N, D], for any items
     encoding.encode_sequences     (model, item vectors, sequences) -> float32 [U, D]; score = inner product

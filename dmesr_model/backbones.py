@@ -1,16 +1,13 @@
 """Sequence encoders. Padding stands on the right: a causal encoder never sees it, a bidirectional one masks it."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dmesr_model.attention import SelfAttentionBlock
 from dmesr_model.dropout import Dropout
-
-BackboneName = Literal["sasrec", "bert4rec", "gru4rec"]
-Positions = Literal["from_end", "from_start"]
+from dmesr_model.initial_weights import INITIAL_STD
+from dmesr_model.model_config import ModelConfig, Positions
 
 
 class PositionEmbedding(nn.Module):
@@ -98,3 +95,15 @@ class GRU4Rec(nn.Module):
 
 
 Backbone = SASRec | BERT4Rec | GRU4Rec
+
+
+def build_backbone(config: ModelConfig) -> Backbone:
+    if config.backbone == "gru4rec":
+        return GRU4Rec(config.width, config.layers, config.dropout)
+    attention_backbone = SASRec if config.backbone == "sasrec" else BERT4Rec
+    # BERT4Rec finds a mask's neighbours by position alone, so its positions start as long as the scaled item tokens.
+    std = INITIAL_STD if config.backbone == "sasrec" else INITIAL_STD * config.width**0.5
+    positions = PositionEmbedding(config.max_length, config.width, config.positions, std)
+    return attention_backbone(
+        config.width, config.layers, config.heads, config.feedforward_multiple, config.dropout, positions
+    )

@@ -1,7 +1,6 @@
 """Item vectors: adapters, fusion of coarse views with the item's own text, and the item's ID embedding."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +8,7 @@ from torch import Tensor, nn
 from dmesr_model.adapters import Adapter, SourceRows
 from dmesr_model.fusion import AttentionPool, ItemFusion
 from dmesr_model.item_batches import UNKNOWN_ROW, ItemBatch
-
-IdMode = Literal["none", "added", "concatenated"]
-FusionLevel = Literal["item", "sequence", "none"]
+from dmesr_model.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -59,39 +56,31 @@ class ItemEncoder(nn.Module):
     """Encodes the items of a step once; positions and scores reuse the result.
 
     Args:
-        view_count: coarse views V; 0 for none.
-        use_segments: whether the items' own texts are read.
-        id_mode: how the ID embedding joins each stream.
-        fusion: "item" fuses here; the other levels only pool each side.
+        config: with `views` named, not None; "sequence" fusion only pools each side here.
+        encoder_width: E, numbers of a text vector.
+        trained_items: items with a row of their own in the ID table.
     """
 
-    def __init__(
-        self,
-        encoder_width: int,
-        trained_items: int,
-        view_count: int,
-        use_segments: bool,
-        id_mode: IdMode,
-        id_dropout: float,
-        fusion: FusionLevel,
-        width: int,
-        adapter_width: int,
-        heads: int,
-        multiple: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: ModelConfig, encoder_width: int, trained_items: int) -> None:
         super().__init__()
-        self.width = width
+        self.width = config.width
+        self.view_count = len(config.views or ())
+        two_sided = self.view_count > 0 and config.use_segments
         self.adapters = nn.ModuleList(
-            Adapter(encoder_width, adapter_width, width, dropout) for _ in range(view_count + use_segments)
+            Adapter(encoder_width, config.adapter_width, config.width, config.dropout)
+            for _ in range(self.view_count + config.use_segments)
         )
-        self.pools = nn.ModuleList(AttentionPool(width) for _ in range((view_count > 0) + use_segments))
-        fused = fusion == "item" and view_count > 0 and use_segments
-        self.fusion = ItemFusion(width, heads, multiple, dropout) if fused else None
-        self.identity = ItemIdentity(trained_items, width, id_dropout) if id_mode != "none" else None
-        concatenated = id_mode == "concatenated" and len(self.pools) > 0
-        self.joint = nn.Linear(2 * width, width) if concatenated else None
-        self.view_count = view_count
+        self.pools = nn.ModuleList(
+            AttentionPool(config.width) for _ in range((self.view_count > 0) + config.use_segments)
+        )
+        self.fusion: ItemFusion | None = None
+        if config.fusion == "item" and two_sided:
+            self.fusion = ItemFusion(config.width, config.heads, config.feedforward_multiple, config.dropout)
+        self.identity: ItemIdentity | None = None
+        if config.id_mode != "none":
+            self.identity = ItemIdentity(trained_items, config.width, config.id_dropout)
+        concatenated = config.id_mode == "concatenated" and len(self.pools) > 0
+        self.joint = nn.Linear(2 * config.width, config.width) if concatenated else None
 
     @property
     def stream_count(self) -> int:

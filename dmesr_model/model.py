@@ -2,77 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from dmesr_model.backbones import Backbone, BackboneName, BERT4Rec, GRU4Rec, PositionEmbedding, Positions, SASRec
+from dmesr_model.backbones import build_backbone
 from dmesr_model.fusion import SequenceFusion
 from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights
 from dmesr_model.item_batches import ItemBatch
-from dmesr_model.item_encoder import FusionLevel, IdMode, ItemEncoder, ItemTokens
+from dmesr_model.item_encoder import ItemEncoder, ItemTokens
+from dmesr_model.model_config import ModelConfig
 from dmesr_model.pretrained import MODEL_CARD, fetch_model, read_settings, read_weights, write_model
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class ModelConfig(BaseModel):
-    """What the model is made of. Every ablation of the design is a value here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: BackboneName = Field(
-        default="sasrec", description="Sequence encoder; SASRec trains fastest per epoch on a CPU."
-    )
-    views: tuple[str, ...] | None = Field(
-        default=None, description="Coarse views to read, by name; None reads all that the features hold, () reads none."
-    )
-    use_segments: bool = Field(
-        default=True, description="Read the items' own text, segment by segment (fine semantics)."
-    )
-    fusion: FusionLevel = Field(
-        default="item", description="Where coarse and fine meet: tokens of an item, the views' sequences, or nowhere."
-    )
-    id_mode: IdMode = Field(
-        default="added", description="How an ID embedding joins; 'none' scores unseen items like any other."
-    )
-    id_dropout: Share = Field(
-        default=0.1, description="Share of a step's items whose ID is hidden, so that unseen items work."
-    )
-    alignment_weight: float = Field(
-        default=0.1, ge=0, description="α of loss = next item + α · alignment; 0 switches it off."
-    )
-    alignment_temperature: float = Field(default=0.1, gt=0, description="Start of the learnable InfoNCE temperature.")
-    width: Count = Field(
-        default=64, description="d, numbers a token; the served vector is twice as wide with two streams."
-    )
-    adapter_width: Count = Field(
-        default=128, description="h, hidden numbers of an adapter, between encoder width and d."
-    )
-    layers: Count = Field(default=2, description="Blocks of the backbone.")
-    heads: Count = Field(default=2, description="Attention heads, in the backbone and in fusion; divides the width.")
-    feedforward_multiple: Count = Field(
-        default=1, description="Hidden width of a feed-forward layer, in multiples of d."
-    )
-    positions: Positions = Field(
-        default="from_end", description="What a position embedding counts from; GRU4Rec has none."
-    )
-    dropout: Share = Field(default=0.3, description="Share of activations zeroed in training; small logs need much.")
-    max_length: int = Field(
-        default=100, ge=2, description="T, the most recent events a sequence keeps; attention grows as T²."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "ModelConfig":
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
-        if self.views == () and not self.use_segments and self.id_mode == "none":
-            raise ValueError("nothing to encode an item from: give views, use_segments or an id_mode")
-        return self
 
 
 class DMESR(nn.Module, ModelHubMixin):
@@ -91,20 +33,7 @@ class DMESR(nn.Module, ModelHubMixin):
         self.config = config
         self.encoder_width = encoder_width
         self.item_ids = tuple(item_ids)
-        self.items = ItemEncoder(
-            encoder_width=encoder_width,
-            trained_items=len(self.item_ids),
-            view_count=len(config.views),
-            use_segments=config.use_segments,
-            id_mode=config.id_mode,
-            id_dropout=config.id_dropout,
-            fusion=config.fusion,
-            width=config.width,
-            adapter_width=config.adapter_width,
-            heads=config.heads,
-            multiple=config.feedforward_multiple,
-            dropout=config.dropout,
-        )
+        self.items = ItemEncoder(config, encoder_width, len(self.item_ids))
         fused_sequences = config.fusion == "sequence" and self.items.stream_count == 2
         self.sequence_fusion = (
             SequenceFusion(config.width, config.heads, config.feedforward_multiple, config.dropout)
@@ -181,15 +110,3 @@ class DMESR(nn.Module, ModelHubMixin):
             title=f"DMESR-{self.config.backbone}",
             facts=[*facts, *self.config.model_dump().items()],
         )
-
-
-def build_backbone(config: ModelConfig) -> Backbone:
-    if config.backbone == "gru4rec":
-        return GRU4Rec(config.width, config.layers, config.dropout)
-    attention_backbone = SASRec if config.backbone == "sasrec" else BERT4Rec
-    # BERT4Rec finds a mask's neighbours by position alone, so its positions start as long as the scaled item tokens.
-    std = INITIAL_STD if config.backbone == "sasrec" else INITIAL_STD * config.width**0.5
-    positions = PositionEmbedding(config.max_length, config.width, config.positions, std)
-    return attention_backbone(
-        config.width, config.layers, config.heads, config.feedforward_multiple, config.dropout, positions
-    )

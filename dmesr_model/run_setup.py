@@ -10,7 +10,8 @@ import torch
 
 from dmesr_model.checkpoint import replace_text
 from dmesr_model.features import ItemFeatures
-from dmesr_model.model import DMESR, ModelConfig
+from dmesr_model.model import DMESR
+from dmesr_model.model_config import ModelConfig
 from dmesr_model.sequences import HeldOut, Sequences, count_events, hold_out_last, leave_one_out, select_users
 
 SplitName = Literal["leave_one_out", "last_event", "none"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from dmesr_model.features import ItemFeatures
-from dmesr_model.model import ModelConfig
+from dmesr_model.model_config import ModelConfig
 from dmesr_model.sequences import Sequences
 from dmesr_model.trainer import TrainConfig, fit
 

@@ -24,7 +24,7 @@ from dmesr_model.checkpoint import (
 from dmesr_model.encoding import gatherer_for
 from dmesr_model.features import ItemFeatures
 from dmesr_model.metrics import ndcg_at_k
-from dmesr_model.model import ModelConfig
+from dmesr_model.model_config import ModelConfig
 from dmesr_model.objective import LossConfig, Objective, StepLosses
 from dmesr_model.optimizer import OptimizerConfig, build_optimizer, schedule_factor, seed_step
 from dmesr_model.progress import ProgressLog, ProgressRecord, describe_progress, write_curves
@@ -163,7 +163,7 @@ class Trainer:
         progress = ProgressLog(self.output_dir / "progress.jsonl", resume_after=state.step) if main else None
         curves = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=state.step) if main else None
         while not state.finished:
-            state = self._train_epoch(state, progress)
+            state = self.train_epoch(state, progress)
             state, record = self._close_epoch(state)
             if progress is not None and curves is not None:
                 progress.write(record)
@@ -175,7 +175,7 @@ class Trainer:
             curves.close()
         return self._finish(state)
 
-    def _train_epoch(self, state: RunState, progress: ProgressLog | None) -> RunState:
+    def train_epoch(self, state: RunState, progress: ProgressLog | None) -> RunState:
         """The rest of the epoch that `state` stands in."""
         self.objective.train()
         plan = self.steps.plan(state.epoch)
@@ -215,7 +215,7 @@ class Trainer:
     def _close_epoch(self, state: RunState) -> tuple[RunState, ProgressRecord]:
         """Validate, keep the weights if they are the best: (state that the next epoch starts from, record)."""
         started = time.monotonic()
-        ndcg = self._validate()
+        ndcg = self.validate()
         sums = torch.tensor([state.loss_sum, state.alignment_sum], dtype=torch.float64)
         loss_sum, alignment_sum = self.accelerator.reduce(sums.to(self.accelerator.device), "mean").tolist()
         seconds = state.seconds + time.monotonic() - started
@@ -225,7 +225,7 @@ class Trainer:
             write_best_weights(self.checkpoints, self.model, state.epoch)
         return after, describe_progress(closed, validation=ndcg, epoch_ended=True)
 
-    def _validate(self) -> float | None:
+    def validate(self) -> float | None:
         """Mean NDCG@10 over all processes' users, by full ranking; None without validation users."""
         if self.validation is None or self.validation_users == 0:
             return None

@@ -1,0 +1,67 @@
+"""Settings of the model: its parts and their sizes. Every ablation of the design is a value here."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+BackboneName = Literal["sasrec", "bert4rec", "gru4rec"]
+IdMode = Literal["none", "added", "concatenated"]
+FusionLevel = Literal["item", "sequence", "none"]
+Positions = Literal["from_end", "from_start"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ModelConfig(BaseModel):
+    """What the model is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: BackboneName = Field(
+        default="sasrec", description="Sequence encoder; SASRec trains fastest per epoch on a CPU."
+    )
+    views: tuple[str, ...] | None = Field(
+        default=None, description="Coarse views to read, by name; None reads all that the features hold, () reads none."
+    )
+    use_segments: bool = Field(
+        default=True, description="Read the items' own text, segment by segment (fine semantics)."
+    )
+    fusion: FusionLevel = Field(
+        default="item", description="Where coarse and fine meet: tokens of an item, the views' sequences, or nowhere."
+    )
+    id_mode: IdMode = Field(
+        default="added", description="How an ID embedding joins; 'none' scores unseen items like any other."
+    )
+    id_dropout: Share = Field(
+        default=0.1, description="Share of a step's items whose ID is hidden, so that unseen items work."
+    )
+    alignment_weight: float = Field(
+        default=0.1, ge=0, description="α of loss = next item + α · alignment; 0 switches it off."
+    )
+    alignment_temperature: float = Field(default=0.1, gt=0, description="Start of the learnable InfoNCE temperature.")
+    width: Count = Field(
+        default=64, description="d, numbers a token; the served vector is twice as wide with two streams."
+    )
+    adapter_width: Count = Field(
+        default=128, description="h, hidden numbers of an adapter, between encoder width and d."
+    )
+    layers: Count = Field(default=2, description="Blocks of the backbone.")
+    heads: Count = Field(default=2, description="Attention heads, in the backbone and in fusion; divides the width.")
+    feedforward_multiple: Count = Field(
+        default=1, description="Hidden width of a feed-forward layer, in multiples of d."
+    )
+    positions: Positions = Field(
+        default="from_end", description="What a position embedding counts from; GRU4Rec has none."
+    )
+    dropout: Share = Field(default=0.3, description="Share of activations zeroed in training; small logs need much.")
+    max_length: int = Field(
+        default=100, ge=2, description="T, the most recent events a sequence keeps; attention grows as T²."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.views == () and not self.use_segments and self.id_mode == "none":
+            raise ValueError("nothing to encode an item from: give views, use_segments or an id_mode")
+        return self
