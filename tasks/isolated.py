@@ -74,7 +74,9 @@ def _child(
     """Start the child; on leaving, end whatever is left of its process group."""
     reader, writer = os.pipe()
     job = Path(log.name).with_suffix(".json")
-    job.write_text(json.dumps({"stage": stage_name, "events": writer, "config": config.model_dump(mode="json")}))
+    # What is not set stays so: some sections tell a default from a choice.
+    settings = config.model_dump(mode="json", exclude_unset=True)
+    job.write_text(json.dumps({"stage": stage_name, "events": writer, "config": settings}))
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "tasks.isolated", str(job)],

@@ -63,8 +63,9 @@ def test_the_arguments_that_give_a_config_again(config_file: Path) -> None:
 
 def test_a_config_survives_the_way_to_another_process(config_file: Path) -> None:
     config = load_config(config_file)
-    sent = config.model_dump(mode="json")
-    assert PipelineConfig.model_validate(sent).model_dump() == config.model_dump()
+    sent = PipelineConfig.model_validate(config.model_dump(mode="json", exclude_unset=True))
+    assert sent.model_dump() == config.model_dump()
+    assert sent.ingest.model_fields_set == config.ingest.model_fields_set
 
 
 def test_a_delivery_takes_the_place_of_the_files_named(config_file: Path, tmp_path: Path) -> None:
