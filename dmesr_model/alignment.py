@@ -35,16 +35,18 @@ def same_text(first_id_N: Tensor, second_id_N: Tensor) -> Tensor:
 def alignment_loss(coarse_NVD: Tensor, present_NV: Tensor, text_id_NV: Tensor, temperature: Tensor) -> Tensor:
     """Mean symmetric InfoNCE over all pairs of coarse views and all items that have both views of the pair. Scalar.
 
-    An absent view takes no part: neither as anchor nor as negative. Zero where no pair has an item.
+    An absent view takes no part: neither as anchor nor as negative. Zero where no pair has an item. Computed in float32
+    under mixed precision, too: cosines divided by a small temperature need the digits.
     """
-    unit_NVD = functional.normalize(coarse_NVD.float(), dim=-1)
-    losses = []
-    for first, second in combinations(range(coarse_NVD.shape[1]), 2):
-        both = torch.nonzero(present_NV[:, first] & present_NV[:, second]).flatten()
-        excluded = same_text(text_id_NV[both, first], text_id_NV[both, second])
-        losses.append(info_nce(unit_NVD[both, first], unit_NVD[both, second], excluded, temperature))
-    values = torch.cat(losses) if losses else unit_NVD.new_zeros(0)
-    return values.sum() / max(len(values), 1) + 0.0 * temperature
+    with torch.autocast(coarse_NVD.device.type, enabled=False):
+        unit_NVD = functional.normalize(coarse_NVD.float(), dim=-1)
+        losses = []
+        for first, second in combinations(range(coarse_NVD.shape[1]), 2):
+            both = torch.nonzero(present_NV[:, first] & present_NV[:, second]).flatten()
+            excluded = same_text(text_id_NV[both, first], text_id_NV[both, second])
+            losses.append(info_nce(unit_NVD[both, first], unit_NVD[both, second], excluded, temperature))
+        values = torch.cat(losses) if losses else unit_NVD.new_zeros(0)
+        return values.sum() / max(len(values), 1) + 0.0 * temperature
 
 
 def mean_squared_distance(first_ND: Tensor, second_ND: Tensor) -> float:
