@@ -14,12 +14,14 @@ class OptimizerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(default=1e-3, gt=0, description="Peak step size of AdamW.")
+    learning_rate: float = Field(
+        default=2e-3, gt=0, description="Peak step size of AdamW; small logs have few steps an epoch and need it high."
+    )
     weight_decay: float = Field(
         default=0.01, ge=0, description="AdamW's decay of matrices; not of norms, biases, embeddings."
     )
     warmup_steps: int = Field(
-        default=50, ge=0, description="Steps of linear rise to the peak; Adam's moments settle in them."
+        default=20, ge=0, description="Steps of linear rise to the peak; Adam's moments settle in them."
     )
     schedule: Literal["constant", "cosine"] = Field(
         default="constant",
