@@ -32,9 +32,15 @@ class Cell:
 
     @property
     def text(self) -> str:
-        if self.mean is None:
-            return "–"
-        return f"{self.mean:.4f}" if self.deviation is None else f"{self.mean:.4f} ± {self.deviation:.4f}"
+        return " ".join(part for part in (self.value, self.spread) if part)
+
+    @property
+    def value(self) -> str:
+        return "–" if self.mean is None else f"{self.mean:.4f}"
+
+    @property
+    def spread(self) -> str:
+        return "" if self.mean is None or self.deviation is None else f"± {self.deviation:.4f}"
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,12 @@ PLAIN_SLICES = {
 
 @dataclass(frozen=True)
 class TableCell:
-    """A number as text; `best` is the highest of its column (or row, where that is compared)."""
+    """A number as text; `best` is the highest of those it is compared with; `spread` stands smaller below it."""
 
     text: str
     best: bool = False
     mark: str = ""
+    spread: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,7 @@ def model_table(results: Results, protocol: str) -> Table:
     """Variants × metrics over all test users."""
     metrics = [metric for metric in results.metrics(protocol) if metric.split("@")[0] in ("hr", "ndcg", "mrr")]
     rows = [
-        (
-            variant,
-            [
-                TableCell(
-                    results.cell(variant, protocol, metric).text,
-                    _is_best(results, variant, protocol, metric, ALL),
-                    _mark(results, variant) if (metric, protocol) == (TESTED_METRIC, FULL) else "",
-                )
-                for metric in metrics
-            ],
-        )
+        (variant, [_metric_cell(results, variant, protocol, metric) for metric in metrics])
         for variant in results.variants
     ]
     captions = {
@@ -122,7 +113,7 @@ def slice_table(results: Results) -> Table:
         cells = [results.cell(variant, FULL, TESTED_METRIC, part) for variant in results.variants]
         users = cells[0].users
         numbers = [
-            TableCell(cell.text, _is_best(results, variant, FULL, TESTED_METRIC, part))
+            TableCell(cell.value, _is_best(results, variant, FULL, TESTED_METRIC, part), "", cell.spread)
             for variant, cell in zip(results.variants, cells, strict=True)
         ]
         rows.append((plain_slice(part), [TableCell(f"{users:,}"), *numbers]))
@@ -190,6 +181,12 @@ def _training_cells(seed: int, summary: dict[str, Any]) -> list[TableCell]:
         TableCell(f"{summary['parameters']:,}"),
         TableCell(f"{summary['seconds']:.0f}"),
     ]
+
+
+def _metric_cell(results: Results, variant: str, protocol: str, metric: str) -> TableCell:
+    cell = results.cell(variant, protocol, metric)
+    mark = _mark(results, variant) if (metric, protocol) == (TESTED_METRIC, FULL) else ""
+    return TableCell(cell.value, _is_best(results, variant, protocol, metric, ALL), mark, cell.spread)
 
 
 def _is_best(results: Results, variant: str, protocol: str, metric: str, part: str) -> bool:
