@@ -4,6 +4,7 @@
 
 Both sides answer the same caption and summary requests of sample-shop items; the bare call gets its pictures
 decoded and its prompts rendered. Caches are emptied before each side, sides alternate, start-up is left out.
+CPU seconds, of this process and the engine's, tell the two apart also on a machine that others use.
 With `--one-by-one N`, also `transformers` `generate` at batch 1 over N requests.
 """
 
@@ -13,10 +14,13 @@ import logging
 import shutil
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 
 import sample_shop.tiny_vlm
 from sample_shop.catalog import CatalogConfig, list_items, picture_bytes
@@ -29,6 +33,8 @@ from tasks.describe_rows import RequestMaker, rows_with_items
 from tasks.engines.offline import OfflineConfig, OfflineEngine, _messages, _sampling
 from tasks.engines.protocol import Request
 from tasks.item_text import limiter_for
+
+Cost = tuple[float, float]  # seconds, CPU seconds
 
 CHECKPOINT = Path(sample_shop.tiny_vlm.__file__).parent / "checkpoint"
 
@@ -48,18 +54,28 @@ def main() -> None:
     )
     shutil.rmtree(arguments.out, ignore_errors=True)
     engine = KeptEngine(config.model, None, {}, config.engine, pictures=True)  # type: ignore[arg-type]
-    found: dict[str, list[float]] = {"bare": [], "describe": []}
-    _run_describe(_filled(arguments.out / "warm", 64), config, engine)
+    found: dict[str, list[Cost]] = {"bare": [], "describe": []}
+    _run_bare(engine, _requests(_filled(arguments.out / "warm", 64), config))
     for round_number in range(arguments.rounds):
         store = _filled(arguments.out / str(round_number), arguments.items)
         requests = _requests(store, config)
         _empty_caches(engine)
-        found["bare"].append(_run_bare(engine, requests))
+        with _measured(engine, found["bare"]):
+            _run_bare(engine, requests)
         _empty_caches(engine)
-        found["describe"].append(_run_describe(store, config, engine))
-        print(round_number, {side: round(len(requests) / seconds[-1], 1) for side, seconds in found.items()})
-    result: dict[str, Any] = {side: round(len(requests) / statistics.mean(times), 2) for side, times in found.items()}
-    result["share"] = round(result["describe"] / result["bare"], 3)
+        stage = DescribeStage(config, store, Path(store.url).parent, start=lambda _: engine)
+        plan = stage.plan()
+        with _measured(engine, found["describe"]):
+            outcome = stage.run(plan, "benchmark", lambda progress: None)
+        assert outcome.counts["done"] == plan.to_do == len(requests)
+        print(round_number, {side: [round(part, 2) for part in costs[-1]] for side, costs in found.items()}, flush=True)
+    bare, describe = (_mean(costs) for costs in found.values())
+    result: dict[str, Any] = {
+        "bare": round(len(requests) / bare[0], 2),
+        "describe": round(len(requests) / describe[0], 2),
+        "share": round(bare[0] / describe[0], 3),
+        "share_by_cpu_seconds": round(bare[1] / describe[1], 3),
+    }
     OfflineEngine.close(engine)
     if arguments.one_by_one:
         result["one_by_one"] = round(_one_by_one(requests[: arguments.one_by_one]), 2)
@@ -104,21 +120,26 @@ def _empty_caches(engine: OfflineEngine) -> None:
     engine._llm.reset_prefix_cache()
 
 
-def _run_bare(engine: OfflineEngine, requests: list[Request]) -> float:
-    start = time.monotonic()
+def _run_bare(engine: OfflineEngine, requests: list[Request]) -> None:
     answers = engine._llm.chat([_messages(r) for r in requests], [_sampling(r) for r in requests], use_tqdm=False)
     assert len(answers) == len(requests)
-    return time.monotonic() - start
 
 
-def _run_describe(store: Store, config: DescribeConfig, engine: OfflineEngine) -> float:
-    stage = DescribeStage(config, store, Path(store.url).parent, start=lambda _: engine)
-    plan = stage.plan()
-    start = time.monotonic()
-    outcome = stage.run(plan, "benchmark", lambda progress: None)
-    assert outcome.counts["done"] == plan.to_do
-    print(dict(outcome.counts))
-    return time.monotonic() - start
+@contextmanager
+def _measured(engine: OfflineEngine, costs: list[Cost]) -> Iterator[None]:
+    """Append the block's seconds, and CPU seconds of this process and the engine's, to `costs`."""
+    processes = [psutil.Process(), *engine._processes]
+    start, cpu = time.monotonic(), _cpu_seconds(processes)
+    yield
+    costs.append((time.monotonic() - start, _cpu_seconds(processes) - cpu))
+
+
+def _cpu_seconds(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def _mean(costs: list[Cost]) -> Cost:
+    return statistics.mean(cost[0] for cost in costs), statistics.mean(cost[1] for cost in costs)
 
 
 def _one_by_one(requests: list[Request]) -> float:

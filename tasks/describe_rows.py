@@ -25,6 +25,9 @@ _ITEM_COLUMNS = (ITEM_ID, "title", "description", "attributes", "image_reference
 _READ_ROWS = 4096  # items whose text is in memory at a time
 _REPLACEMENT_EVERY = 12  # commits of new rows for each replacement of old ones
 
+# What a template can raise on one item's text, besides Jinja's own errors: it may calculate, index and call.
+_TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+
 PlanRow = dict[str, Any]  # generation_key, item_id, view, attempts, and the item's own columns
 
 
@@ -54,9 +57,10 @@ class RequestMaker:
         prompt = self.views[row["view"]].prompt
         try:
             system, user = rendered_turns(prompt, row, self.limiter)
-            picture = self._picture(row) if prompt.needs_picture else None
-        except TemplateError as error:
+        except _TEMPLATE_FAILURES as error:
             return _failure(row, "prompt_error", error)
+        try:
+            picture = self._picture(row) if prompt.needs_picture else None
         except PictureError as error:
             return _failure(row, f"picture_{error.kind}", error)
         schema = prompt.answer.json_schema

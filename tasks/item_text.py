@@ -50,6 +50,8 @@ class TextLimiter:
         ends = self._token_ends(head)
         if len(ends) <= tokens and len(head) == len(text):
             return text
+        if not ends:
+            return ""  # the model sees nothing in it (some tokenizers drop invisible characters)
         cut = ends[min(tokens, len(ends)) - 1]
         if cut < len(text) and not text[cut].isspace():
             cut = text.rfind(" ", 0, cut) if " " in text[:cut] else cut

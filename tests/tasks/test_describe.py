@@ -216,6 +216,15 @@ def test_a_broken_picture_costs_no_other_item_its_answer(store, model, prompts, 
     assert found["broken"][0] == "failed" and found["broken"][1].startswith("picture_")
 
 
+def test_a_template_that_fails_on_an_item_costs_no_other_item_its_answer(store, model, prompts, tmp_path) -> None:
+    put(store, "1", "0", "2")
+    path = tmp_path / "divide.yaml"
+    path.write_text("name: divide\nview: text\nuser: '{{ title and 1 / title|int }}'\n")
+    describe(store, config_for(model, (str(path),)), tmp_path)
+    found = rows_of(store)
+    assert found == {"1": ["ok", None, 1], "2": ["ok", None, 1], "0": ["failed", "prompt_error", 1]}
+
+
 def test_a_run_in_which_most_requests_fail_stops(store, model, prompts, tmp_path) -> None:
     put(store, *(f"refuse {i}" for i in range(150)))
     with pytest.raises(StageError, match="100 request_refused"):

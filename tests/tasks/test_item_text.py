@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from jinja2 import TemplateError
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.normalizers import Replace
 from tokenizers.pre_tokenizers import Whitespace
 
 from tasks.item_text import TextLimiter, limiter_for, rendered_turns
@@ -72,6 +73,13 @@ def test_a_single_long_word_is_cut_inside() -> None:
 
 def test_a_text_far_too_long_is_cut_before_it_is_encoded(limiter: TextLimiter) -> None:
     assert limiter.limited("word " * 1_000_000, 3) == "word word word"
+
+
+def test_text_in_which_the_model_sees_nothing_is_empty() -> None:
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    tokenizer.normalizer = Replace(Regex("[^a-z ]"), "")
+    tokenizer.pre_tokenizer = Whitespace()
+    assert TextLimiter(tokenizer).limited("\u200b" * 1000, 3) == ""
 
 
 def test_missing_text_renders_as_the_empty_text(limiter: TextLimiter) -> None:
