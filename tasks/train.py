@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from storage.digests import digest_of, digest_of_bytes
-from storage.folders import write_whole
+from storage.folders import is_unfinished, write_whole
 from storage.schemas import TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig
@@ -176,7 +176,7 @@ class TrainStage:
         needed = {self.dataset.histories_folder().name}
         needed |= {Path(job[kind]).name for job in kept for kind in ("features", "sequences")}
         for folder in (path for kind in ("features", "sequences") for path in (self.work_folder / kind).iterdir()):
-            if folder.name not in needed:
+            if folder.name not in needed and not is_unfinished(folder):
                 shutil.rmtree(folder)
 
 

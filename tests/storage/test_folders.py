@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,13 @@ def test_failed_block_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "abc.unfinished-dead").mkdir()
+def test_what_a_killed_writer_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    (tmp_path / "other.unfinished-dead").mkdir()
+    (tmp_path / "abc.unfinished-alive").mkdir()
+    os.utime(tmp_path / "other.unfinished-dead", (0, 0))
     with whole_folder(tmp_path / "abc"):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["abc"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["abc", "abc.unfinished-alive"]
 
 
 def test_the_first_of_two_writers_wins(tmp_path: Path) -> None:
