@@ -74,7 +74,7 @@ def check_picture(content: bytes, limits: PictureLimits) -> None:
         raise PictureError("too_small", f"{width} × {height} pixels; the shorter side needs {limits.min_side}")
     if max(width, height) > limits.max_aspect * min(width, height):
         raise PictureError("bad_aspect", f"{width} × {height} pixels; sides may differ {limits.max_aspect:g}-fold")
-    picture.draft("RGB", (width // 8, height // 8))
+    picture.draft("RGB", (max(width // 8, 1), max(height // 8, 1)))
     _loaded(picture)
 
 

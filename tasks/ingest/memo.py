@@ -6,6 +6,7 @@ read. The note is only a shortcut: without it (another work folder) the result i
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from storage.schemas import INTERACTIONS, ITEMS, PICTURES
 from storage.tables import Store
 from tasks.ingest.delivery import Delivery
 from tasks.stage import StageError
+
+logger = logging.getLogger(__name__)
 
 _FILE = "ingest_memo.json"
 
@@ -41,10 +44,13 @@ def remembered(work_folder: Path, digest: str) -> Mapping[str, int] | None:
 
 def remember(work_folder: Path, digest: str, counts: Mapping[str, int]) -> None:
     """Note a delivery that held nothing (more) to do."""
-    work_folder.mkdir(parents=True, exist_ok=True)
     beside = work_folder / f"{_FILE}.new"
-    beside.write_text(json.dumps({"digest": digest, "counts": dict(counts)}), encoding="utf-8")
-    beside.replace(work_folder / _FILE)
+    try:
+        work_folder.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps({"digest": digest, "counts": dict(counts)}), encoding="utf-8")
+        beside.replace(work_folder / _FILE)
+    except OSError as error:
+        logger.warning("%s can't be written (%s): the next plan reads the files again", work_folder / _FILE, error)
 
 
 def _content_digest(path: Path) -> str:

@@ -62,8 +62,10 @@ class IngestStage:
             raise StageError(self._too_many_refused(findings, delivery))
         files = files_digest(delivery)
         findings = Intake(delivery, self.config, self.store, Mode.WRITE, run_id).take_in(report, total)
-        if findings.refused_files(self.config.max_reject_share):
-            raise StageError(self._too_many_refused(findings, delivery))
+        if changed := findings.refused_files(self.config.max_reject_share):  # the plan had found it otherwise
+            raise StageError(
+                f"{', '.join(changed)} changed while being read; wait for the delivery to end, then run again"
+            )
         self._remember(findings, delivery_digest(files, self.config_digest, self.store))
         if findings.refusals:
             logger.warning("ingest refused %s; see table rejects", "; ".join(_reasons(findings)))

@@ -77,6 +77,22 @@ def test_too_many_bytes():
     assert kind_of(encoded(noise(64, 64), "PNG"), PictureLimits(max_bytes=1000)) == "too_many_bytes"
 
 
+def test_what_is_odd_but_readable_passes():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures = [
+        encoded(Image.new("CMYK", (20, 20)), "JPEG"),
+        encoded(Image.fromarray(np.zeros((20, 20), dtype=np.uint16)), "PNG"),
+        encoded(Image.new("P", (20, 20)), "PNG", transparency=0),
+        encoded(Image.new("1", (20, 20)), "PNG"),
+        encoded(noise(20, 20), "GIF", save_all=True, append_images=[noise(20, 20)]),
+        encoded(noise(20, 20), "JPEG", exif=exif, progressive=True),
+    ]
+    for content in pictures:
+        check_picture(content, LIMITS)
+    check_picture(encoded(noise(3, 5), "JPEG"), PictureLimits(min_side=1))
+
+
 def test_cmyk_becomes_rgb():
     content = encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")  # no cyan, all magenta and yellow: red
     red, green, blue = decode_picture(content, PIXELS).getpixel((5, 5))
