@@ -4,6 +4,7 @@ Each step of the work leaves its result in the work folder, and a killed run goe
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -24,31 +25,37 @@ PICTURE_SEED = 7_000_000
 TOKENIZER_SEED = 7_100_000
 TOKENIZER_TEXTS = 12_000
 MODEL_SEED = 5
-# The second time over stage B: lower rates, more of everything in a step.
-REFINING = SpeakingConfig(
-    steps=900,
-    captions=12,
-    summaries=18,
-    joints=12,
-    muon_rate=0.006,
-    vision_muon_rate=0.002,
-    reading_weight=0.1,
-    seed=29,
-)
+# Stage B goes over the examples several times, each time from a fresh warm-up: first broadly, then with more texts.
+SPEAKING = {
+    "speaking": SpeakingConfig(),
+    "refining": SpeakingConfig(
+        steps=450, summaries=14, joints=10, muon_rate=0.006, vision_muon_rate=0.002, reading_weight=0.1, seed=29
+    ),
+    "polishing": SpeakingConfig(
+        steps=340,
+        captions=4,
+        summaries=18,
+        joints=8,
+        muon_rate=0.005,
+        vision_muon_rate=0.001,
+        reading_weight=0.1,
+        seed=31,
+    ),
+}
 
 logger = logging.getLogger(__name__)
 
 
-def train(work: Path, out: Path, seeing: SeeingConfig, first: SpeakingConfig, second: SpeakingConfig) -> None:
-    """Render, train the tokenizer, train the eyes, train the voice twice, write the checkpoint."""
+def train(work: Path, out: Path, seeing: SeeingConfig, speaking: Mapping[str, SpeakingConfig]) -> None:
+    """Render, train the tokenizer, train the eyes, train the voice, write the checkpoint."""
     render_shards(work / "pictures", PICTURES, PICTURE_SEED)
     pixels_NHWC, looks = load_shards(work / "pictures", PICTURES)
     tokenizer = _tokenizer(work / "tokenizer")
     model, reader = new_model(MODEL_SEED), AttributeReader()
     model.set_attn_implementation("eager")  # the fused kernel's backward pass takes twice as long on a CPU
     train_seeing(model, reader, pixels_NHWC, looks, work / "seeing.safetensors", seeing)
-    for name, speaking in (("speaking", first), ("refining", second)):
-        train_speaking(model, reader, tokenizer, pixels_NHWC, looks, work / f"{name}.safetensors", speaking)
+    for name, config in speaking.items():
+        train_speaking(model, reader, tokenizer, pixels_NHWC, looks, work / f"{name}.safetensors", config)
     write_checkpoint(model, tokenizer, out)
     logger.info("checkpoint written to %s", out)
 
@@ -63,7 +70,7 @@ def main(
     """Train the sample shop's tiny vision-language model from nothing."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
-    train(work, out, SeeingConfig(), SpeakingConfig(), REFINING)
+    train(work, out, SeeingConfig(), SPEAKING)
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
