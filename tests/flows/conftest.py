@@ -1,0 +1,129 @@
+"""A small sample shop, and the pipeline run on it for real: Prefect's embedded server, vLLM, the tiny model."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+import yaml
+
+from sample_shop.catalog import CatalogConfig
+from sample_shop.delivery import write_deliveries
+from sample_shop.shoppers import ShopperConfig
+from sample_shop.simulation import ShopConfig, TonightConfig
+from storage.schemas import GENERATIONS
+from tasks.config import PipelineConfig, load_config
+
+ROOT = Path(__file__).parents[2]
+LIMIT_SECONDS = 900  # for one command: a busy machine takes five times as long as an idle one
+
+SETTINGS = {
+    "name": "small_shop",
+    "store": {"url": "work/store"},
+    "work_folder": "work",
+    "ingest": {"folder": "deliveries/day0", "columns": {"ignore": ["price"]}},
+    "describe": {
+        "model": str(ROOT / "sample_shop" / "tiny_vlm" / "checkpoint"),
+        "engine": {"kind": "offline", "kv_cache_gib": 1, "enforce_eager": True, "in_flight": 8},
+        "commit_seconds": 0.2,
+    },
+    "embed": {},
+    "train": {
+        "variants": [{"name": "dmesr"}, {"name": "id_only", "model": {"views": [], "use_segments": False}}],
+        "seeds": [0],
+        "train": {"max_epochs": 2, "checkpoint_seconds": 0.5},
+    },
+    "evaluate": {},
+    "recommend": {},
+    "report": {},
+}
+SHOP = ShopConfig(
+    catalog=CatalogConfig(items=48),
+    shoppers=ShopperConfig(shoppers=300),
+    tonight=TonightConfig(new_items=5, new_descriptions=10, new_pictures=2, broken_pictures=1, returning_shoppers=20),
+)
+
+
+@dataclass(frozen=True)
+class SmallShop:
+    """A folder with deliveries and a config; `dmesr` runs the command line on it as a user would."""
+
+    folder: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "shop.yaml"
+
+    @property
+    def config(self) -> PipelineConfig:
+        return load_config(self.config_file)
+
+    def dmesr(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(command, *arguments)
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.command_line", command, *arguments, "--config", str(self.config_file)],
+            env=os.environ | {"HOME": str(self.folder), "PREFECT_HOME": str(self.folder / "prefect")},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def copy_to(self, folder: Path) -> "SmallShop":
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("prefect"))
+        return SmallShop(folder)
+
+
+@pytest.fixture(scope="session")
+def day0(tmp_path_factory: pytest.TempPathFactory) -> SmallShop:
+    """The shop before anything ran."""
+    shop = SmallShop(tmp_path_factory.mktemp("day0"))
+    write_deliveries(shop.folder / "deliveries", SHOP)
+    shop.config_file.write_text(yaml.safe_dump(SETTINGS))
+    return shop
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night that was killed in the middle of describe, and started again."""
+
+    shop: SmallShop
+    answers_when_killed: pl.DataFrame
+    output: str
+
+
+def kill_with_server(flow: "subprocess.Popen[str]") -> None:
+    """SIGKILL a flow. The stage's process ends by itself; Prefect's embedded server does not, so end it, too."""
+    below = psutil.Process(flow.pid).children(recursive=True)
+    flow.kill()
+    for process in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "uvicorn" in process.cmdline():
+                process.kill()
+    flow.communicate(timeout=LIMIT_SECONDS)  # returns when nobody holds its output any more
+
+
+@pytest.fixture(scope="session")
+def night(day0: SmallShop, tmp_path_factory: pytest.TempPathFactory) -> Night:
+    shop = day0.copy_to(tmp_path_factory.mktemp("night") / "shop")
+    killed = shop.start("run")
+    answers = shop.config.open_store().table(GENERATIONS)
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while answers.count() == 0 and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    kill_with_server(killed)
+    left = answers.read("generation_key", "text")
+    completed = shop.dmesr("run")
+    assert completed.returncode == 0, completed.stdout
+    return Night(shop, left, completed.stdout)
