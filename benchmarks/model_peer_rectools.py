@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,9 @@ from rectools.models import SASRecModel
 
 
 class EpochClock(lightning.Callback):
-    """Wall and CPU seconds of each training epoch."""
+    """Wall and CPU seconds of each training epoch; kept by the class, since RecTools copies its trainer."""
 
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
+    epochs: ClassVar[list[dict[str, float]]] = []
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.started = time.perf_counter(), time.process_time()
@@ -33,7 +33,6 @@ class EpochClock(lightning.Callback):
 def main() -> None:
     events, epochs = np.load(Path(sys.argv[1])), int(sys.argv[2])
     torch.set_num_threads(int(events["threads"]))
-    clock = EpochClock()
     frame = pd.DataFrame({"user_id": events["user"], "item_id": events["item"], "weight": 1})
     frame["datetime"] = pd.to_datetime(events["order"], unit="s")
     model = SASRecModel(
@@ -48,7 +47,7 @@ def main() -> None:
         dataloader_num_workers=0,
         get_trainer_func=lambda: lightning.Trainer(
             max_epochs=epochs,
-            callbacks=[clock],
+            callbacks=[EpochClock()],
             accelerator="cpu",
             logger=False,
             enable_checkpointing=False,
@@ -57,7 +56,7 @@ def main() -> None:
         ),
     )
     model.fit(Dataset.construct(frame))
-    sys.stdout.write(json.dumps(clock.epochs) + "\n")
+    sys.stdout.write(json.dumps(EpochClock.epochs) + "\n")
 
 
 if __name__ == "__main__":
