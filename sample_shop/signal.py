@@ -159,11 +159,13 @@ def _trained_ndcg(
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.rate, weight_decay=config.weight_decay)
     train = _training_windows(histories, config.window)
     rng = np.random.default_rng(seed)
-    best = (-1.0, 0.0)
+    validation, test = -1.0, 0.0
     for _ in range(config.epochs):
         _train_epoch(model, optimiser, train, config.batch, rng)
-        best = max(best, (_ndcg(model, histories, -2, config), _ndcg(model, histories, -1, config)))
-    return best[1]
+        now = _ndcg(model, histories, -2, config)
+        if now > validation:
+            validation, test = now, _ndcg(model, histories, -1, config)
+    return test
 
 
 def _train_epoch(
