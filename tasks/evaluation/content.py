@@ -1,21 +1,36 @@
 """Items by what is said about them, apart from any model: for the content baseline and for diversity."""
 
+from functools import cached_property
+
 import numpy as np
 
 from dmesr_model.features import ABSENT, ItemFeatures
 from dmesr_model.sequences import Sequences
 
 _ITEMS_PER_BLOCK = 8192
+_NUMBERS_KEPT = 2**26  # 256 MiB of float32
 
 
 class ContentVectors:
-    """Unit vectors of items, read from the features' memory-mapped table as they are asked for."""
+    """Unit vectors of items, read from the features' memory-mapped table.
+
+    A small catalog's are made once and kept, a large one's made as they are asked for.
+    """
 
     def __init__(self, features: ItemFeatures) -> None:
         self._features = features
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """Mean of each item's view and segment vectors, made a unit vector; zeros for an item without any. [n, E]"""
+        if self._features.item_count * self._features.encoder_width <= _NUMBERS_KEPT:
+            return self._kept[rows]
+        return self._make(rows)
+
+    @cached_property
+    def _kept(self) -> np.ndarray:
+        return self.all()
+
+    def _make(self, rows: np.ndarray) -> np.ndarray:
         index_NM = np.concatenate([self._features.coarse_index_NV[rows], self._features.segment_index_NL[rows]], axis=1)
         sums_NE = np.zeros((len(rows), self._features.encoder_width), dtype=np.float32)
         for column_N in index_NM.T:
@@ -26,7 +41,7 @@ class ContentVectors:
     def all(self) -> np.ndarray:
         """[N, E]."""
         blocks = [
-            self.of(np.arange(start, min(start + _ITEMS_PER_BLOCK, self._features.item_count)))
+            self._make(np.arange(start, min(start + _ITEMS_PER_BLOCK, self._features.item_count)))
             for start in range(0, self._features.item_count, _ITEMS_PER_BLOCK)
         ]
         return np.concatenate(blocks) if blocks else np.zeros((0, self._features.encoder_width), np.float32)
