@@ -129,3 +129,25 @@ def test_no_test_users_gives_nulls(hand_made_shop) -> None:
     rows = hand_made_shop.store.table(METRICS).read("value", "users")
     assert rows["value"].null_count() == rows.height > 0
     assert set(rows["users"]) == {0}
+
+
+def test_killed_between_ranks_and_rows(lively_shop, small_models, monkeypatch: pytest.MonkeyPatch) -> None:
+    lively_shop, small_models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lively_shop.pretend_to_train(small_models)
+
+    class Killed(Exception):
+        pass
+
+    def kill(self, candidate, rows, run_id) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluateStage, "_commit", kill)
+        with pytest.raises(Killed):
+            run_stage(stage(lively_shop, small_models), lambda progress: None)
+    assert len(list((lively_shop.work_folder / "evaluations").iterdir())) == 1
+    assert run_stage(stage(lively_shop, small_models), lambda progress: None).counts["done"] == 6
+    rows = lively_shop.store.table(METRICS).read("evaluation_key", "protocol", "slice", "metric")
+    assert rows["evaluation_key"].n_unique() == 6
+    assert rows.is_duplicated().sum() == 0
