@@ -132,8 +132,6 @@ def test_no_test_users_gives_nulls(hand_made_shop) -> None:
 
 
 def test_killed_between_ranks_and_rows(lively_shop, small_models, monkeypatch: pytest.MonkeyPatch) -> None:
-    lively_shop, small_models, monkeypatch: pytest.MonkeyPatch
-) -> None:
     lively_shop.pretend_to_train(small_models)
 
     class Killed(Exception):
