@@ -11,6 +11,8 @@ from flows.night import StageFailure, StageName
 from tasks.config import load_config, with_data
 from tasks.isolated import resume_command
 
+_NO_SERVER = "ephemeral Prefect API server"
+
 
 def run_nightly(
     config: Path,
@@ -50,6 +52,13 @@ def _run(run: Callable[[], None], config: Path, data: Path | None, settings: lis
         typer.secho(f"\n{failure}", fg="red", err=True)
         if command not in str(failure):
             typer.echo(f"what was committed stays; go on with: {command}", err=True)
+        raise typer.Exit(1) from None
+    except RuntimeError as error:
+        if _NO_SERVER not in str(error):
+            raise
+        typer.secho(
+            f"\n{error} Is the machine busy? Run it again, or start a server and set PREFECT_API_URL.", fg="red"
+        )
         raise typer.Exit(1) from None
 
 

@@ -129,7 +129,8 @@ class RecommendStage:
         histories = Sequences.open(self.dataset.histories_folder())
         served = self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == what.key)
         done = served.select(USER_ID).unique().collect()
-        users = pl.DataFrame({USER_ID: histories.user_ids, "user": range(histories.user_count)})
+        columns = {USER_ID: histories.user_ids, "user": range(histories.user_count)}
+        users = pl.DataFrame(columns, schema={USER_ID: pl.String, "user": pl.Int64})
         users = users.filter(_unseen_left(histories, what.active) > 0)
         missing = users.join(done, on=USER_ID, how="anti").sort("user")
         rate = last_rate(self.store, self.name)

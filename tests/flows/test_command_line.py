@@ -1,0 +1,90 @@
+"""The command line as a user meets it: plans, looks, errors and failures, in processes of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CATALOG = '{"item_id": "a", "title": "Mug", "description": "Red."}\n{"item_id": "b", "title": "Lamp"}\nnot json\n'
+EVENTS = "user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,a,3\n"
+
+
+@pytest.fixture
+def shop(day0, tmp_path: Path):
+    """Two items, three events, and the small shop's config."""
+    delivery = tmp_path / "deliveries" / "day0"
+    delivery.mkdir(parents=True)
+    (delivery / "catalog.jsonl").write_text(CATALOG)
+    (delivery / "interactions.csv").write_text(EVENTS)
+    shop = type(day0)(tmp_path)
+    shop.config_file.write_text(day0.config_file.read_text())
+    return shop
+
+
+def said(result) -> str:
+    """Return the output, having checked that it holds no traceback."""
+    assert "Traceback" not in result.stdout
+    return result.stdout
+
+
+def test_plan_says_a_line_a_stage_and_starts_nothing(shop) -> None:
+    result = shop.dmesr("plan", "--set", "ingest.max_reject_share=0.5")
+    assert result.returncode == 0, result.stdout
+    assert [line.split(":")[0] for line in said(result).splitlines()[:7]] == [
+        "ingest",
+        "describe",
+        "embed",
+        "train",
+        "evaluate",
+        "recommend",
+        "report",
+    ]
+    assert "ingest: 6 rows: 6 new" in result.stdout  # 2 items, a line that is refused, 3 events
+    assert "Prefect" not in result.stdout and not (shop.folder / "prefect").exists()
+
+
+def test_a_stage_then_looking_at_what_it_left(shop) -> None:
+    ran = shop.dmesr("ingest", "--set", "ingest.max_reject_share=0.5")
+    assert ran.returncode == 0, ran.stdout
+    assert "'ingest' - Finished in state Completed()" in ran.stdout
+    status = said(shop.dmesr("status"))
+    assert ["interactions", "3"] in [line.split()[:2] for line in status.splitlines()]
+    assert "completed" in status
+    shown = said(shop.dmesr("show", "a"))
+    assert "title: Mug" in shown and "text (not asked yet)" in shown
+    assert "no item z" in said(shop.dmesr("show", "z"))
+
+
+def test_prompts_are_shown_with_their_digests(shop) -> None:
+    output = said(shop.dmesr("prompts"))
+    assert "caption: view image, digest " in output and "summary: view text, digest " in output
+
+
+def test_a_failure_says_stage_reason_and_the_command_that_goes_on(shop) -> None:
+    (shop.folder / "deliveries" / "day0" / "catalog.jsonl").unlink()
+    result = shop.dmesr("run")
+    assert result.returncode == 1
+    assert "stage ingest failed: " in said(result) and "catalog" in result.stdout
+    assert f"go on with: dmesr run --config {shop.config_file} --from ingest" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda text: text + "trian: {}\n", "trian: no such key. Did you mean train?"),
+        (lambda text: text.replace("work_folder: work", "work_folder: [1]"), "work_folder: "),
+        (lambda text: "", "holds no keys"),
+    ],
+    ids=["unknown key", "wrong type", "empty"],
+)
+def test_a_config_that_is_wrong(shop, spoil: Callable[[str], str], expected: str) -> None:
+    shop.config_file.write_text(spoil(shop.config_file.read_text()))
+    result = shop.dmesr("run")
+    assert result.returncode == 1
+    assert expected in said(result) and str(shop.config_file) in result.stdout
+
+
+def test_only_and_from_exclude_each_other(shop) -> None:
+    result = shop.dmesr("run", "--only", "embed", "--from", "train")
+    assert result.returncode == 2
+    assert "not both" in said(result)
