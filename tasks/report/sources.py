@@ -20,7 +20,7 @@ from tasks.evaluate import EvaluateConfig
 from tasks.evaluation.content import unit_rows
 from tasks.evaluation.results import Results
 from tasks.features import Dataset, open_features
-from tasks.recommend import RecommendConfig, chosen_model
+from tasks.recommend import RecommendConfig, Recommending, recommending
 from tasks.semantics import current_generations, current_segments
 from tasks.train import TrainStageConfig, model_refs
 from tasks.trained_models import ModelRef
@@ -73,10 +73,14 @@ class Sources:
         return current_segments(self.store, self.embed)
 
     @cached_property
+    def recommending(self) -> Recommending:
+        """What is published from the present models and data."""
+        return recommending(self.recommend, self.train, self.dataset, self.store, self.work_folder)
+
+    @cached_property
     def recommending_model(self) -> ModelRef | None:
         """The model that recommends, if it is trained."""
-        model = chosen_model(self.recommend, self.train, self.dataset.keys, self.work_folder)
-        return model if model.is_trained else None
+        return self.recommending.model if self.recommending.model.is_trained else None
 
     @cached_property
     def model(self) -> "DMESR | None":
