@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, Idefics3ForConditionalGeneration, PreTrainedTokenizerFast
@@ -14,7 +15,8 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 def write_checkpoint(model: Idefics3ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Save weights in bfloat16 with everything that transformers and vLLM need to load them."""
-    small = copy.deepcopy(model).to(torch.bfloat16)
+    small: Any = copy.deepcopy(model)
+    small.to(dtype=torch.bfloat16)
     small.generation_config = GenerationConfig(
         do_sample=False, bos_token_id=START_ID, eos_token_id=END_ID, pad_token_id=PAD_ID
     )
