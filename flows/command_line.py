@@ -137,7 +137,7 @@ def show(
 
 @app.command()
 def prompts(config: ConfigOption, settings: SetOption = None) -> None:
-    """Show the prompts in use, and the digest that names each."""
+    """Show the prompts, the digest that names each, and how many stored answers each has."""
     typer.echo(overview.prompts(_load(config, settings)))
 
 

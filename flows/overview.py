@@ -12,6 +12,7 @@ from storage.schemas import ITEM_ID, ITEMS, RUNS, TABLES
 from storage.tables import Store
 from tasks.config import PipelineConfig
 from tasks.features import Dataset
+from tasks.prompt_answers import PromptAnswers, prompt_answers
 from tasks.prompt_files import load_prompts
 from tasks.report import report_path
 from tasks.semantics import current_generations, current_segments
@@ -57,13 +58,25 @@ def item(config: PipelineConfig, item_id: str) -> str:
 
 
 def prompts(config: PipelineConfig) -> str:
-    """Return the prompts in use, each with its digest and what it asks."""
+    """Return each prompt with its digest, how many stored answers it has, and what it asks.
+
+    Those in use come first, then the project's others, then versions that only the store remembers.
+    """
+    in_use = config.describe.prompts
+    used = {prompt.digest for prompt in load_prompts(in_use)}
     return "\n\n".join(
-        f"{prompt.name}: view {prompt.view}, digest {prompt.digest}, reads "
-        f"{', '.join((*(('picture',) if prompt.needs_picture else ()), *prompt.item_fields)) or 'nothing'}\n"
-        + "\n".join(f"  {line}" for line in f"{prompt.system or ''}\n{prompt.user}".strip().splitlines())
-        for prompt in load_prompts(config.describe.prompts)
+        "\n".join(_prompt_lines(row, row.digest in used)) for row in prompt_answers(config.open_store(), in_use)
     )
+
+
+def _prompt_lines(row: PromptAnswers, in_use: bool) -> Iterable[str]:
+    state = "in use" if in_use else "not in use" if row.prompt else "changed or removed since"
+    yield f"{row.name}: view {row.view}, digest {row.digest}, {state}"
+    yield f"  {row.answers:,} stored answers: {row.ok:,} ok, {row.unusable:,} unusable, {row.failed:,} failed"
+    if prompt := row.prompt:
+        reads = (*(("picture",) if prompt.needs_picture else ()), *prompt.item_fields)
+        yield f"  reads {', '.join(reads) or 'nothing'}"
+        yield from (f"  {line}" for line in f"{prompt.system or ''}\n{prompt.user}".strip().splitlines())
 
 
 def metrics_table(config: PipelineConfig) -> str:

@@ -58,6 +58,7 @@ def test_a_stage_then_looking_at_what_it_left(shop) -> None:
 def test_prompts_are_shown_with_their_digests(shop) -> None:
     output = said(shop.dmesr("prompts"))
     assert "caption: view image, digest " in output and "summary: view text, digest " in output
+    assert "0 stored answers: 0 ok, 0 unusable, 0 failed" in output
 
 
 def test_a_failure_says_stage_reason_and_the_command_that_goes_on(shop) -> None:
