@@ -17,12 +17,13 @@ _PRINTS = {
     "floral": "with a floral pattern",
     "zigzag": "with a zigzag pattern",
 }
+# All begin alike: asked to begin one of eight otherwise, the model never learns to.
 _USES = {
     "everyday": "for everyday use",
     "office": "for the office",
     "travel": "for travel",
     "party": "for parties",
-    "gift": "as a gift",
+    "gift": "for gifts",
     "outdoor": "for the outdoors",
     "sports": "for sports",
     "winter": "for winter",

@@ -12,7 +12,7 @@ from transformers import Idefics3ForConditionalGeneration
 
 from sample_shop.attributes import Look
 from sample_shop.tiny_vlm.architecture import LABELS, AttributeReader, image_tokens, label_indices
-from sample_shop.tiny_vlm.training_state import Optimisers, load_state, rate_scale, save_state
+from sample_shop.tiny_vlm.training_state import ADAMW_RATE, Optimisers, load_state, rate_scale, save_state
 
 LARGEST_SHIFT_PX = 6
 
@@ -41,7 +41,7 @@ def train_seeing(
 ) -> None:
     """Train the vision tower in place, from where `state_path` stands if it exists."""
     modules = {"vision": model.model.vision_model, "connector": model.model.connector, "reader": reader}
-    optimisers = Optimisers(modules, dict.fromkeys(modules, config.muon_rate))
+    optimisers = Optimisers(modules, dict.fromkeys(modules, config.muon_rate), ADAMW_RATE)
     first = load_state(state_path, modules, optimisers) if state_path.exists() else 0
     labels = label_indices(looks)
     start = time.monotonic()

@@ -16,7 +16,7 @@ from sample_shop.tiny_vlm.architecture import AttributeReader, image_tokens, lab
 from sample_shop.tiny_vlm.examples import Example, draw_examples
 from sample_shop.tiny_vlm.seeing import attribute_loss, augmented
 from sample_shop.tiny_vlm.tokenizer import IMAGE_ID, PAD_ID
-from sample_shop.tiny_vlm.training_state import Optimisers, load_state, rate_scale, save_state
+from sample_shop.tiny_vlm.training_state import ADAMW_RATE, Optimisers, load_state, rate_scale, save_state
 
 NO_LOSS = -100
 
@@ -33,6 +33,7 @@ class SpeakingConfig:
     joints: int = 9
     muon_rate: float = 0.01
     vision_muon_rate: float = 0.004
+    adamw_rate: float = ADAMW_RATE
     classifier_weight: float = 0.3
     reading_weight: float = 0.3  # of predicting the prompts' own words; copying is learnt there first
     save_every: int = 25
@@ -70,7 +71,7 @@ def train_speaking(
         "text": model.model.text_model,
     }
     rates = dict.fromkeys(modules, config.vision_muon_rate) | {"text": config.muon_rate}
-    optimisers = Optimisers(modules, rates)
+    optimisers = Optimisers(modules, rates, config.adamw_rate)
     first = load_state(state_path, modules, optimisers) if state_path.exists() else 0
     labels = label_indices(looks)
     start = time.monotonic()

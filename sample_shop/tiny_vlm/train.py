@@ -25,11 +25,22 @@ PICTURE_SEED = 7_000_000
 TOKENIZER_SEED = 7_100_000
 TOKENIZER_TEXTS = 12_000
 MODEL_SEED = 5
-# Stage B goes over the examples twice, each time from a fresh warm-up: first broadly, then with more whole texts.
+# Stage B goes over the examples three times, each time from a fresh warm-up: first broadly, then with more whole
+# texts, then with every rate lower, the embeddings' too.
 SPEAKING = {
     "speaking": SpeakingConfig(),
     "refining": SpeakingConfig(
         steps=450, summaries=14, joints=10, muon_rate=0.006, vision_muon_rate=0.002, reading_weight=0.1, seed=29
+    ),
+    "finishing": SpeakingConfig(
+        steps=700,
+        captions=5,
+        joints=8,
+        muon_rate=0.005,
+        vision_muon_rate=0.001,
+        adamw_rate=4e-4,
+        reading_weight=0.1,
+        seed=37,
     ),
 }
 

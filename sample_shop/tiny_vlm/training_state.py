@@ -16,8 +16,8 @@ WARM_UP_STEPS = 50
 class Optimisers:
     """Muon for the weight matrices of the two towers, AdamW for everything else."""
 
-    def __init__(self, modules: Mapping[str, nn.Module], muon_rates: Mapping[str, float]) -> None:
-        """muon_rates: the full Muon rate of each module's matrices."""
+    def __init__(self, modules: Mapping[str, nn.Module], muon_rates: Mapping[str, float], adamw_rate: float) -> None:
+        """muon_rates: the full Muon rate of each module's matrices; adamw_rate: that of all else."""
         muon_groups: list[dict[str, object]] = []
         others: list[nn.Parameter] = []
         for name, module in modules.items():
@@ -28,7 +28,7 @@ class Optimisers:
                 muon_groups.append({"params": matrices, "lr": muon_rates[name]})
         self.both: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(muon_groups, weight_decay=MUON_DECAY),
-            torch.optim.AdamW(others, lr=ADAMW_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.AdamW(others, lr=adamw_rate, betas=(0.9, 0.98), weight_decay=0.0),
         )
         self.full_rates = [[float(group["lr"]) for group in optimiser.param_groups] for optimiser in self.both]
 

@@ -1,6 +1,8 @@
 """Right answers: order, brevity, articles, and silence about what is not known."""
 
-from sample_shop.attributes import FIELDS, Facts, Look, Product
+from dataclasses import replace
+
+from sample_shop.attributes import FIELDS, OCCASIONS, Facts, Look, Product
 from sample_shop.tiny_vlm.answers import UNKNOWN, claims, contains_words, field_words, right_answer
 
 UMBRELLA = Product(
@@ -22,6 +24,12 @@ def test_fields_before_the_kind_stand_before_the_noun() -> None:
 
 def test_without_the_kind_it_is_a_product() -> None:
     assert right_answer(UMBRELLA, ("size", "brand"), FIELDS, "text") == "A product in size compact, by Norvel."
+
+
+def test_every_occasion_begins_alike() -> None:
+    for occasion in OCCASIONS:
+        product = replace(UMBRELLA, facts=replace(UMBRELLA.facts, occasion=occasion))
+        assert right_answer(product, ("kind", "occasion"), FIELDS, "text").startswith("An umbrella for ")
 
 
 def test_brief_answers_are_bare_words_in_order() -> None:

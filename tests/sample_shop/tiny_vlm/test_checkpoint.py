@@ -2,20 +2,24 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
 from transformers import AutoProcessor
 
+from sample_shop.attributes import OCCASIONS
 from sample_shop.catalog import CatalogConfig, list_items
+from sample_shop.texts import TextStyle, write_texts
 from sample_shop.tiny_vlm.answering import ask_transformers, chat_prompt, load_processor
 from sample_shop.tiny_vlm.architecture import IMAGE_TOKENS
 from sample_shop.tiny_vlm.checkpoint import CHECKPOINT
 from sample_shop.tiny_vlm.examples import expanded_prompt
-from sample_shop.tiny_vlm.heldout import HeldOutItem, Question, held_out_items
+from sample_shop.tiny_vlm.heldout import HeldOutItem, Question, field_is_right, held_out_items
 from sample_shop.tiny_vlm.prompts import compose, default_prompt
 
 LARGEST_BYTES = 16_000_000
@@ -75,6 +79,19 @@ def test_answers_about_held_out_items_are_right(view: str, items: list[HeldOutIt
     answers = ask_transformers(CHECKPOINT, questions)
     right = sum(question.right == answer for question, answer in zip(questions, answers, strict=True))
     assert right >= 6, [(q.right, a) for q, a in zip(questions, answers, strict=True) if q.right != a]
+
+
+def test_every_occasion_is_told(items: list[HeldOutItem]) -> None:
+    rng = np.random.default_rng(6)
+    products = [
+        replace(item.product, facts=replace(item.product.facts, occasion=occasion))
+        for item, occasion in zip(items, OCCASIONS, strict=True)
+    ]
+    told = [HeldOutItem(p, b"", write_texts(p, rng, TextStyle(forget_rate=0.0))) for p in products]
+    questions = [Question(item, default_prompt("text")) for item in told]
+    answers = ask_transformers(CHECKPOINT, questions)
+    missed = [a for q, a in zip(questions, answers, strict=True) if not field_is_right(q, a, "occasion")]
+    assert not missed
 
 
 def test_edited_prompts_are_followed(items: list[HeldOutItem]) -> None:
