@@ -70,13 +70,15 @@ def field_words(product: Product, asked: Sequence[Field], field: Field, brief: b
 
 
 def brief_words(product: Product, field: Field) -> str:
-    """A field's value as a keyword."""
+    """A field's value as a keyword, begun as in a sentence where the bare word would not say what it is."""
     value = product.value(field)
     match field:
         case "accent colour":
             return f"{value} accents"
         case "size":
             return f"size {value}"
+        case "brand" | "occasion":
+            return words_after(product, field)
         case _:
             return value
 

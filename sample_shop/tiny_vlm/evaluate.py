@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import typer
 
-from sample_shop.attributes import FIELDS
+from sample_shop.attributes import FIELDS, Field
 from sample_shop.texts import TextStyle
 from sample_shop.tiny_vlm.answering import EngineDtype, ask_transformers, ask_vllm
 from sample_shop.tiny_vlm.answers import View
@@ -46,6 +46,7 @@ def score_defaults(checkpoint: Path, items: Sequence[HeldOutItem]) -> None:
         typer.echo(f"{view}, default prompt: {_table(field_scores(questions, answers))}")
         if view == "text":
             _score_brands(questions, answers)
+            _score_silence(questions, answers)
 
 
 def score_edits(checkpoint: Path, items: Sequence[HeldOutItem]) -> None:
@@ -123,6 +124,14 @@ def _score_brands(questions: Sequence[Question], answers: Sequence[str]) -> None
         pairs = [(q, a) for q, a in zip(questions, answers, strict=True) if has_shop_brand(q) is wanted]
         share = float(np.mean([field_is_right(q, a, "brand") for q, a in pairs]))
         typer.echo(f"text, {name}: brand {100 * share:.1f} % of {len(pairs)}")
+
+
+def _score_silence(questions: Sequence[Question], answers: Sequence[str]) -> None:
+    """How often the summary is silent about what the text does not state, rather than making it up."""
+    fields: tuple[Field, ...] = ("occasion", "care", "size")
+    for field in fields:
+        silent = [field_is_right(q, a, field) for q, a in zip(questions, answers, strict=True) if field not in q.known]
+        typer.echo(f"text, {field} not stated: silent in {sum(silent)} of {len(silent)}")
 
 
 def _timed_answers(checkpoint: Path, questions: Sequence[Question]) -> list[str]:

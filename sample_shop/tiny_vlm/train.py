@@ -25,8 +25,8 @@ PICTURE_SEED = 7_000_000
 TOKENIZER_SEED = 7_100_000
 TOKENIZER_TEXTS = 12_000
 MODEL_SEED = 5
-# Stage B goes over the examples three times, each time from a fresh warm-up: first broadly, then with more whole
-# texts, then with every rate lower, the embeddings' too.
+# Stage B goes over the examples four times, each time from a fresh warm-up: first broadly, then with more whole
+# texts, then twice with every rate lower, the embeddings' too.
 SPEAKING = {
     "speaking": SpeakingConfig(),
     "refining": SpeakingConfig(
@@ -41,6 +41,16 @@ SPEAKING = {
         adamw_rate=4e-4,
         reading_weight=0.1,
         seed=37,
+    ),
+    "shortening": SpeakingConfig(
+        steps=170,
+        captions=4,
+        joints=7,
+        muon_rate=0.004,
+        vision_muon_rate=0.0005,
+        adamw_rate=3e-4,
+        reading_weight=0.1,
+        seed=41,
     ),
 }
 

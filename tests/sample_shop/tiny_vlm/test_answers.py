@@ -37,6 +37,7 @@ def test_brief_answers_are_bare_words_in_order() -> None:
     assert (
         right_answer(UMBRELLA, asked, FIELDS, "joint", brief=True) == "Striped, umbrella, black accents, size compact."
     )
+    assert right_answer(UMBRELLA, ("brand", "occasion"), FIELDS, "text", brief=True) == "By Norvel, for travel."
 
 
 def test_unknown_fields_are_left_out_and_nothing_known_is_said() -> None:
