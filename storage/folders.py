@@ -1,6 +1,5 @@
 """Folders that appear whole or not at all, named by the digest of what they hold."""
 
-import os
 import shutil
 import time
 import uuid
@@ -41,6 +40,6 @@ def is_unfinished(folder: Path) -> bool:
 def write_whole(path: Path, content: str) -> None:
     """Write a text file so that a reader sees the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}{_UNFINISHED}{os.getpid()}")
+    unfinished = path.with_name(f"{path.name}{_UNFINISHED}{uuid.uuid4().hex[:8]}")
     unfinished.write_text(content, encoding="utf-8")
     unfinished.replace(path)

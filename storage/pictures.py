@@ -6,6 +6,7 @@ error, never a silent swap.
 """
 
 import os
+import uuid
 from functools import cached_property
 from pathlib import Path
 
@@ -71,8 +72,9 @@ class PictureStore:
             return
         path = self._local(reference)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside its place and moved there, so that a killed run leaves no half picture under a full name.
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        # Written beside its place and moved there, so that a killed run leaves no half picture under a full name. Two
+        # items may share a picture and two threads save it at once: each writes a file of its own.
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
             beside.write_bytes(content)
             beside.replace(path)

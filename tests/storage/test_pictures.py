@@ -1,5 +1,6 @@
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -30,6 +31,19 @@ def test_saving_twice_changes_nothing(store):
     pictures = PictureStore(store)
     assert pictures.save(png()) == pictures.save(png())
     assert pictures.save(png("blue")) != pictures.save(png())
+
+
+def test_threads_may_save_one_picture_at_once(tmp_path):
+    from storage.tables import Store
+
+    for attempt in range(20):
+        pictures = PictureStore(Store(tmp_path / str(attempt)))
+        with ThreadPoolExecutor(8) as threads:
+            saved = list(threads.map(pictures.save, [png()] * 16))
+        assert len(set(saved)) == 1
+        assert [path.name for path in (tmp_path / str(attempt) / "pictures").rglob("*") if path.is_file()] == [
+            saved[0][1]
+        ]
 
 
 def test_a_picture_that_is_gone(store):
