@@ -1,5 +1,5 @@
+import copy
 import io
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -86,6 +86,6 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path):
         PictureStore(Store(tmp_path)).save(png())
 
 
-def test_errors_travel_between_processes():
-    error = pickle.loads(pickle.dumps(PictureError("empty", "no bytes")))  # noqa: S301
+def test_errors_can_be_rebuilt_elsewhere():
+    error = copy.copy(PictureError("empty", "no bytes"))  # by the reduction that carries errors between processes
     assert (error.kind, error.detail) == ("empty", "no bytes")
