@@ -77,7 +77,7 @@ def train_speaking(
     start = time.monotonic()
     for step in range(first, config.steps):
         rng = np.random.default_rng([config.seed, step])
-        batches = _draw_batches(looks, tokenizer, config, rng)
+        batches = [encode(examples, tokenizer) for examples in step_examples(looks, config, rng)]
         rows = [row for batch in batches for row in batch.pictures]
         pixels = augmented(pixels_NHWC[rows], rng)
         said, read, seen = _losses(model, reader, batches, pixels, labels[rows])
@@ -89,6 +89,12 @@ def train_speaking(
             logger.info("speaking: step %d, %s, %.2f steps/s", step, losses, pace)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save_state(state_path, step + 1, modules, optimisers)
+
+
+def step_examples(looks: list[Look], config: SpeakingConfig, rng: np.random.Generator) -> list[list[Example]]:
+    """What a step trains on: a list for each view, so that little is padding."""
+    counts: dict[View, int] = {"image": config.captions, "text": config.summaries, "joint": config.joints}
+    return [draw_examples(looks, {view: count}, rng) for view, count in counts.items()]
 
 
 def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> Batch:
@@ -106,14 +112,6 @@ def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> Batch
         next_in_prompt[row, : len(prompt) - 1] = torch.tensor(prompt[1:])
     next_in_prompt[next_in_prompt == IMAGE_ID] = NO_LOSS
     return Batch(tokens, next_in_answer, next_in_prompt, [e.picture for e in examples if e.picture is not None])
-
-
-def _draw_batches(
-    looks: list[Look], tokenizer: PreTrainedTokenizerFast, config: SpeakingConfig, rng: np.random.Generator
-) -> list[Batch]:
-    """A batch for each view, so that little is padding."""
-    counts: dict[View, int] = {"image": config.captions, "text": config.summaries, "joint": config.joints}
-    return [encode(draw_examples(looks, {view: count}, rng), tokenizer) for view, count in counts.items()]
 
 
 def _losses(
