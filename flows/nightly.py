@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.failures import say_remedy
 from flows.night import StageName, open_night
 from flows.stage_tasks import (
     describe_items,
@@ -16,7 +17,7 @@ from flows.stage_tasks import (
 )
 
 
-@flow(name="nightly")
+@flow(name="nightly", on_failure=[say_remedy])
 def nightly(
     config: Path,
     data: Path | None = None,
@@ -27,7 +28,7 @@ def nightly(
     """Run every stage from `start_from` on.
 
     Args:
-        config: the pipeline's YAML file
+        config: the pipeline's YAML file, relative to the folder that was deployed from
         data: the folder of tonight's delivery; without it, what the config names
         settings: single settings over those in the file, such as `train.seeds=[0,1]`
         start_from: the first stage to run; those before it are taken as they are

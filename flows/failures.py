@@ -1,0 +1,56 @@
+"""What the UI shows of a run that failed: the stage, the reason, and what to start next, as an artifact and a log line."""
+
+import logging
+from typing import Any
+
+from prefect import Flow, get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.objects import FlowRun, State
+
+from flows.night import StageFailure
+
+logger = logging.getLogger(__name__)
+
+
+def say_remedy(_flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
+    """Publish the artifact `failure`, so that its history shows, and log its first line. A hook of every flow."""
+    stage, reason = _what_failed(state)
+    text = remedy_markdown(stage, reason, run.parameters)
+    logger.error("stage %s failed; what to do stands in the artifact `failure`", stage or "unknown")
+    with get_client(sync_client=True) as client:
+        client.create_artifact(
+            ArtifactCreate(
+                key="failure",
+                type="markdown",
+                description=f"{stage or run.name} failed",
+                data=text,
+                flow_run_id=run.id,
+            )
+        )
+
+
+def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) -> str:
+    """Return stage, reason and remedies; without a stage the run ended before or between them."""
+    config = parameters.get("config", "CONFIG")
+    if stage is None:
+        return f"# The run failed\n\n```text\n{reason}\n```\n\nStart it again: what was committed stays."
+    return "\n".join(
+        [
+            f"# Stage {stage} failed",
+            "",
+            f"```text\n{reason}\n```",
+            "",
+            "What was committed stays. When the cause is mended, go on with one of",
+            "",
+            f"- the deployment `nightly/nightly`, with `start_from` set to `{stage}`, for this stage and those after it;",
+            f"- the deployment `{stage}/{stage}`, for this stage alone;",
+            f"- on a command line: `dmesr run --config {config} --from {stage}`.",
+        ]
+    )
+
+
+def _what_failed(state: State[Any]) -> tuple[str | None, str]:
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, StageFailure):
+        return error.stage_name, str(error).removeprefix(f"stage {error.stage_name} failed: ")
+    return None, state.message or str(error)

@@ -1,0 +1,13 @@
+from flows.failures import remedy_markdown
+
+
+def test_a_failed_stage_is_named_with_its_reason_and_what_to_start() -> None:
+    text = remedy_markdown("describe", "the engine died", {"config": "configs/shop.yaml"})
+    assert text.startswith("# Stage describe failed") and "the engine died" in text
+    assert "deployment `nightly/nightly`, with `start_from` set to `describe`" in text
+    assert "`dmesr run --config configs/shop.yaml --from describe`" in text
+
+
+def test_a_run_that_failed_outside_any_stage_says_why() -> None:
+    text = remedy_markdown(None, "shop.yaml: trian: no such key", {})
+    assert "no such key" in text and "Start it again" in text
