@@ -1,7 +1,9 @@
-"""Exact inner-product search through FAISS, with the items a user has seen left out.
+"""Inner-product search through FAISS, with the items a user has seen left out.
 
-The score of two vectors is their inner product, as everywhere in the project. Results are exact in every case: a query
-asks for as many rows more as it excludes, and one that excludes very many is searched with an id selector instead.
+The score of two vectors is their inner product, as everywhere in the project. Exclusion is exact with every index: no
+excluded row is answered with, and a query gets k rows if so many are left. A query asks for as many rows more as it
+excludes; one that excludes very many, or that an approximate index gave too few rows, is searched exactly among the
+rows it may have. With the exact index, the default, all results are exact.
 """
 
 import json
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from storage.approximate_index import IndexConfig, build_index
 from storage.folders import whole_folder
 
 if TYPE_CHECKING:
@@ -67,23 +70,23 @@ class Excluded:
 
 
 class VectorIndex:
-    """N vectors to search, on the GPU where FAISS finds one, else on the CPU."""
+    """N vectors to search, on the GPU where FAISS finds one and has the index for it, else on the CPU."""
 
-    def __init__(self, vectors_ND: np.ndarray) -> None:
-        """Raises VectorError naming the first row that holds NaN or infinity."""
-        import faiss
+    def __init__(self, vectors_ND: np.ndarray, config: IndexConfig | None = None) -> None:
+        """Raises VectorError naming the first row that holds NaN or infinity; IndexUnavailable for CAGRA on a CPU."""
+        self._take(build_index(_searchable(vectors_ND, "vector"), config or IndexConfig()))
 
-        self._flat: faiss.Index = faiss.IndexFlatIP(vectors_ND.shape[1])
-        self._flat.add(_searchable(vectors_ND, "vector"))
-        self._index = _on_gpu(self._flat)
+    def _take(self, built: "faiss.Index") -> None:
+        self._built = built
+        self._index = _on_gpu(built)
 
     @property
     def count(self) -> int:
-        return int(self._flat.ntotal)
+        return int(self._built.ntotal)
 
     @property
     def width(self) -> int:
-        return int(self._flat.d)
+        return int(self._built.d)
 
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the k best rows of each query: (scores float32 [Q, k] descending, rows int64 [Q, k])."""
@@ -109,9 +112,17 @@ class VectorIndex:
             found_scores, found_rows = self._over_fetch(queries_QD[queries_B], queries_B, k, fetch, excluded)
             scores_QK[queries_B, : found_rows.shape[1]] = found_scores
             rows_QK[queries_B, : found_rows.shape[1]] = found_rows
-        for query in np.flatnonzero(many_Q):
+        for query in np.flatnonzero(many_Q | self._too_few(rows_QK, excluded)):
             scores_QK[query], rows_QK[query] = self._select(queries_QD[query], k, excluded.of(query))
         return scores_QK, rows_QK
+
+    def _too_few(self, rows_QK: np.ndarray, excluded: Excluded) -> np.ndarray:
+        """Which queries, bool [Q], an approximate index gave fewer rows than they may have."""
+        found_Q = (rows_QK != NO_ROW).sum(axis=1)
+        short_Q = found_Q < rows_QK.shape[1]
+        for query in np.flatnonzero(short_Q):
+            short_Q[query] = found_Q[query] < self.count - len(np.unique(excluded.of(query)))
+        return short_Q
 
     def save(self, folder: Path, ids: Sequence[str]) -> None:
         """Write the index and the id of each row to a folder that appears whole; an existing one stays."""
@@ -120,7 +131,7 @@ class VectorIndex:
         if len(ids) != self.count:
             raise ValueError(f"{len(ids)} ids for {self.count} vectors")
         with whole_folder(folder) as unfinished:
-            faiss.write_index(self._flat, str(unfinished / "vectors.faiss"))
+            faiss.write_index(_on_cpu(self._built), str(unfinished / "vectors.faiss"))
             (unfinished / "ids.json").write_text(json.dumps(list(ids)))
 
     @classmethod
@@ -129,8 +140,7 @@ class VectorIndex:
         import faiss
 
         index = cls.__new__(cls)
-        index._flat = faiss.read_index(str(folder / "vectors.faiss"))
-        index._index = _on_gpu(index._flat)
+        index._take(faiss.read_index(str(folder / "vectors.faiss")))
         return index, json.loads((folder / "ids.json").read_text())
 
     def _over_fetch(
@@ -138,20 +148,27 @@ class VectorIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Search for `fetch` rows, enough for k that stay, and drop the excluded ones."""
         scores_BF, rows_BF = self._index.search(queries_BD, fetch)
-        dropped_BF = _is_excluded(rows_BF, queries_B, excluded, self.count)
+        dropped_BF = _is_excluded(rows_BF, queries_B, excluded, self.count) | (rows_BF == NO_ROW)
         kept_first = np.argsort(dropped_BF, axis=1, kind="stable")[:, :k]
         dropped_BK = np.take_along_axis(dropped_BF, kept_first, axis=1)
         scores_BK = np.where(dropped_BK, -np.inf, np.take_along_axis(scores_BF, kept_first, axis=1))
         return scores_BK, np.where(dropped_BK, NO_ROW, np.take_along_axis(rows_BF, kept_first, axis=1))
 
     def _select(self, query_D: np.ndarray, k: int, excluded_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Search among the rows that are not excluded; on the CPU, since GPU indexes take no selector."""
+        """Search exactly among the rows that are not excluded; on the CPU, since GPU indexes take no selector."""
         import faiss
 
-        selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(excluded_rows))
-        parameters = faiss.SearchParameters()
-        parameters.sel = selector
-        scores_1K, rows_1K = self._flat.search(query_D[None], k, params=parameters)
+        searched: Any = faiss.downcast_index(_on_cpu(self._built))
+        parameters: Any = faiss.SearchParameters()
+        if isinstance(searched, faiss.IndexIVF):
+            parameters = faiss.SearchParametersIVF()
+            parameters.nprobe = searched.nlist
+        elif isinstance(searched, faiss.IndexHNSW):
+            searched = faiss.downcast_index(searched.storage)
+        unwanted = faiss.IDSelectorBatch(excluded_rows)
+        allowed = faiss.IDSelectorNot(unwanted)  # named: FAISS holds bare pointers to both
+        parameters.sel = allowed
+        scores_1K, rows_1K = searched.search(query_D[None], k, params=parameters)
         return np.where(rows_1K[0] == NO_ROW, -np.inf, scores_1K[0]), rows_1K[0]
 
 
@@ -180,9 +197,20 @@ def _searchable(vectors_ND: np.ndarray, what: str) -> np.ndarray:
     return vectors_ND
 
 
-def _on_gpu(flat: "faiss.Index") -> Any:
+def _on_gpu(built: "faiss.Index") -> Any:
+    """The index as it is searched: FAISS has GPU forms of the exact index and of inverted lists."""
     import faiss
 
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-        return flat
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, flat)
+        return built
+    if not isinstance(faiss.downcast_index(built), faiss.IndexFlat | faiss.IndexIVFFlat):
+        return built
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, built)
+
+
+def _on_cpu(built: "faiss.Index") -> Any:
+    """The index as it is saved, and searched exactly."""
+    import faiss
+
+    is_on_gpu = hasattr(faiss, "GpuIndex") and isinstance(built, faiss.GpuIndex)
+    return faiss.index_gpu_to_cpu(built) if is_on_gpu else built

@@ -4,7 +4,6 @@ Each model is one commit of rows in `metrics`; the ranks behind them, one a test
 models can be compared user by user. What is measured and how: docs/evaluation.md.
 """
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -13,17 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from dmesr_model.sequences import Sequences, leave_one_out
+from storage.approximate_index import IndexConfig
 from storage.digests import digest_of
-from storage.folders import whole_folder
 from storage.schemas import METRICS, TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
+from tasks.evaluation.kept import keep_evaluation
 from tasks.evaluation.measures import Measured, TestSet, measure, metric_rows
 from tasks.evaluation.scorers import content_scorer, model_scorer, popularity_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 Baseline = Literal["popularity", "content"]
 
-_MEASURES = 1  # raise it when the same ranks, slices or metrics come to be computed otherwise
+_MEASURES = 2  # raise it when the same ranks, slices or metrics come to be computed otherwise
 _BASELINE_SEED = 0
 
 
@@ -58,6 +57,9 @@ class EvaluateConfig(BaseModel):
     baselines: tuple[Baseline, ...] = Field(
         ("popularity", "content"),
         description="popularity: training events of an item; content: likeness to the mean of the history's texts",
+    )
+    index: IndexConfig = Field(
+        IndexConfig(), description="how items are searched; an approximate index's recall stands beside the metrics"
     )
 
 
@@ -177,11 +179,10 @@ class EvaluateStage:
             scorer = popularity_scorer(test.train_events_N)
         else:
             scorer = content_scorer(test.features, test.split.test.histories)
-        measured = measure(scorer, test, self.config.ks, self.config.negatives, self.config.negatives_seed)
-        with whole_folder(ranks_folder(self.work_folder, candidate)) as folder:
-            for protocol, ranks in measured.ranks.items():
-                np.save(folder / f"{protocol}.npy", ranks)
-            (folder / "about.json").write_text(json.dumps({"variant": candidate.variant, "seed": candidate.seed}))
+        config = self.config
+        measured = measure(scorer, test, config.ks, config.negatives, config.negatives_seed, config.index)
+        folder = ranks_folder(self.work_folder, candidate)
+        keep_evaluation(folder, measured, test, candidate.variant, candidate.seed)
         self._commit(candidate, metric_rows(measured, test, self.config.ks), run_id)
         logger.info("evaluated %s, seed %d, in %.1f s", candidate.variant, candidate.seed, time.monotonic() - started)
         return measured

@@ -1,7 +1,8 @@
 """From vectors to metrics: ranks of all test users, and what they come to in each slice."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -9,8 +10,11 @@ import polars as pl
 from dmesr_model.features import ItemFeatures
 from dmesr_model.metrics import hit_rate_at_k, mrr_at_k, ndcg_at_k
 from dmesr_model.sequences import Split, count_events
+from storage.approximate_index import IndexConfig
+from storage.digests import digest_of, digest_of_bytes, digest_of_text
 from storage.vector_index import NO_ROW, VectorIndex
 from tasks.evaluation.content import ContentVectors, intra_list_diversity
+from tasks.evaluation.index_recall import recall_against_exact
 from tasks.evaluation.protocols import HeldOutUsers, rank_among_all, rank_among_negatives
 from tasks.evaluation.scorers import Scorer
 from tasks.evaluation.slices import ALL, slices_of
@@ -57,6 +61,15 @@ class TestSet:
             masks=slices_of(split, features, facts, head_share, history_edges),
         )
 
+    @cached_property
+    def digest(self) -> str:
+        """Digest of who is tested on what among which items; the same for every model."""
+        seen = self.users.seen
+        arrays = (self.users.target_row_H, seen.offsets, seen.rows)
+        ids = (self.split.test.histories.user_ids, self.features.item_ids)
+        texts = [digest_of_text("\n".join(f"{len(name)}:{name}" for name in names)) for names in ids]
+        return digest_of([*texts, *(digest_of_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays)])
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -65,21 +78,28 @@ class Measured:
     Args:
         ranks: for each protocol, the rank of each test user's target, int32 [H].
         beyond_accuracy: coverage, diversity and novelty of the best LIST_LENGTH; None where undefined.
+        index_recall: for each k, the share of the exact best k that an approximate index found; empty for the exact.
+        recall_users: test users that this was measured on.
     """
 
     ranks: dict[str, np.ndarray]
     beyond_accuracy: dict[str, float | None]
+    index_recall: dict[str, float] = field(default_factory=dict)
+    recall_users: int = 0
 
     def mean_ndcg(self, k: int) -> float | None:
         return _mean(ndcg_at_k(self.ranks[FULL], k))
 
 
-def measure(scorer: Scorer, test: TestSet, ks: Sequence[int], negatives: int, seed: int) -> Measured:
+def measure(
+    scorer: Scorer, test: TestSet, ks: Sequence[int], negatives: int, seed: int, config: IndexConfig | None = None
+) -> Measured:
     """Rank every test user's target under each protocol, a block of users at a time.
 
     Raises VectorError where the model's vectors hold NaN.
     """
-    index = VectorIndex(scorer.items_ND)
+    config = config or IndexConfig()
+    index = VectorIndex(scorer.items_ND, config)
     depth = max(*ks, LIST_LENGTH)
     full, sampled, lists = [], [], ListStatistics(test)
     for users_B in test.users.blocks():
@@ -90,7 +110,10 @@ def measure(scorer: Scorer, test: TestSet, ks: Sequence[int], negatives: int, se
         if negatives:
             sampled.append(rank_among_negatives(scorer.items_ND, users_BD, test.users, users_B, negatives, seed))
     ranks = {FULL: _joined(full)} | ({SAMPLED: _joined(sampled)} if negatives else {})
-    return Measured(ranks, lists.means())
+    if config.is_exact:
+        return Measured(ranks, lists.means())
+    recall, users = recall_against_exact(index, scorer, test.users, ks, config.recall_users)
+    return Measured(ranks, lists.means(), recall, users)
 
 
 class ListStatistics:
@@ -134,6 +157,7 @@ def metric_rows(measured: Measured, test: TestSet, ks: Sequence[int]) -> pl.Data
         for name, mask in test.masks.items()
     ]
     rows += [(FULL, ALL, name, value, test.users.count) for name, value in measured.beyond_accuracy.items()]
+    rows += [(FULL, ALL, name, value, measured.recall_users) for name, value in measured.index_recall.items()]
     schema = {"protocol": pl.String, "slice": pl.String, "metric": pl.String, "value": pl.Float64, "users": pl.Int64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from storage import vector_index
+from storage.approximate_index import IndexConfig, IndexUnavailable
 from storage.vector_index import NO_ROW, Excluded, VectorError, VectorIndex
 
 ITEMS = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
@@ -75,3 +76,33 @@ def test_saved_index_answers_the_same(tmp_path: Path) -> None:
     assert [ids[row] for row in rows[0]] == ["c", "a", "b"]
     with pytest.raises(ValueError, match="2 ids for 3 vectors"):
         VectorIndex(ITEMS).save(tmp_path / "other", ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [IndexConfig(kind="ivf", probes=1), IndexConfig(kind="ivf", lists=7, probes=7), IndexConfig(kind="hnsw")],
+    ids=["one list", "all lists", "graph"],
+)
+def test_approximate_indexes_leave_out_what_was_seen_and_give_enough(config: IndexConfig, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    items, queries = random.normal(size=(400, 8)).astype(np.float32), random.normal(size=(30, 8)).astype(np.float32)
+    # Up to 399 of 400 seen; one query has seen everything, one names a row twice.
+    seen = [random.choice(400, size=count, replace=False).tolist() for count in random.integers(0, 400, size=28)]
+    excluded = Excluded.from_lists([*seen, list(range(400)), [5, 5]])
+    VectorIndex(items, config).save(tmp_path / "index", [str(row) for row in range(400)])
+    _, wanted = VectorIndex(items).search_without(queries, 20, excluded)
+    for index in (VectorIndex(items, config), VectorIndex.open(tmp_path / "index")[0]):
+        scores, rows = index.search_without(queries, 20, excluded)
+        for query in range(30):
+            found = rows[query][rows[query] != NO_ROW]
+            assert not np.isin(found, excluded.of(query)).any()
+            assert len(set(found.tolist())) == len(found) == (wanted[query] != NO_ROW).sum()
+            assert scores[query, : len(found)] == pytest.approx(items[found] @ queries[query], abs=1e-5)
+        if config.lists:
+            assert rows.tolist() == wanted.tolist()
+
+
+def test_few_vectors_are_searched_exactly_and_cagra_needs_a_gpu() -> None:
+    assert VectorIndex(ITEMS, IndexConfig(kind="cagra")).search(ITEMS[:1], 1)[1].tolist() in ([[0]], [[2]])
+    with pytest.raises(IndexUnavailable, match="set kind to hnsw or ivf"):
+        VectorIndex(np.ones((300, 2), np.float32), IndexConfig(kind="cagra"))
