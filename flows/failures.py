@@ -1,4 +1,4 @@
-"""What the UI shows of a run that failed: the stage, the reason, and what to start next, as an artifact and a log line."""
+"""What the UI shows of a failed run: stage, reason, and what to start next, as an artifact and a log line."""
 
 import logging
 from typing import Any
@@ -12,19 +12,19 @@ from flows.night import StageFailure
 logger = logging.getLogger(__name__)
 
 
-def say_remedy(_flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
+def say_remedy(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Publish the artifact `failure`, so that its history shows, and log its first line. A hook of every flow."""
     stage, reason = _what_failed(state)
-    text = remedy_markdown(stage, reason, run.parameters)
+    text = remedy_markdown(stage, reason, flow_run.parameters)
     logger.error("stage %s failed; what to do stands in the artifact `failure`", stage or "unknown")
     with get_client(sync_client=True) as client:
         client.create_artifact(
             ArtifactCreate(
                 key="failure",
                 type="markdown",
-                description=f"{stage or run.name} failed",
+                description=f"{stage or flow.name} failed",
                 data=text,
-                flow_run_id=run.id,
+                flow_run_id=flow_run.id,
             )
         )
 
@@ -42,7 +42,7 @@ def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) 
             "",
             "What was committed stays. When the cause is mended, go on with one of",
             "",
-            f"- the deployment `nightly/nightly`, with `start_from` set to `{stage}`, for this stage and those after it;",
+            f"- the deployment `nightly/nightly`, with `start_from` set to `{stage}`, for it and those after it;",
             f"- the deployment `{stage}/{stage}`, for this stage alone;",
             f"- on a command line: `dmesr run --config {config} --from {stage}`.",
         ]

@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import typer
 
-from flows.embedded_server import prepare_environment
+from flows.embedded_server import EmbeddedServer, ServerError, prepare_environment, start_server
 from flows.night import StageFailure, StageName
 from tasks.config import load_config, with_data
 from tasks.isolated import resume_command
-
-_NO_SERVER = "ephemeral Prefect API server"
 
 
 def run_nightly(
@@ -22,30 +21,38 @@ def run_nightly(
     force: bool = False,
 ) -> None:
     """Run the nightly flow here. Raises typer.Exit(1), having said why, if a stage fails."""
-    _prepare(config, data, settings or [])
+    server = _prepare(config, data, settings or [])
     from flows.nightly import nightly
 
-    _run(lambda: nightly(config, data, settings or [], start_from, force), config, data, settings or [])
+    _run(server, lambda: nightly(config, data, settings or [], start_from, force), config, data, settings or [])
 
 
 def run_one_stage(stage: StageName, config: Path, data: Path | None, settings: list[str], force: bool) -> None:
     """Run one stage's flow here. Raises typer.Exit(1), having said why, if it fails."""
-    _prepare(config, data, settings)
+    server = _prepare(config, data, settings)
     from flows.stages import STAGE_FLOWS
 
     given = {"data": data} if stage == "ingest" else {}
-    _run(lambda: STAGE_FLOWS[stage](config=config, settings=settings, force=force, **given), config, data, settings)
+    run = partial(STAGE_FLOWS[stage], config=config, settings=settings, force=force, **given)
+    _run(server, run, config, data, settings)
 
 
-def _prepare(config: Path, data: Path | None, settings: list[str]) -> None:
-    """Check the config before anything starts, and prepare what Prefect reads when it is imported."""
-    prepare_environment(load_config(config, with_data(settings, data)).work_folder)
+def _prepare(config: Path, data: Path | None, settings: list[str]) -> EmbeddedServer | None:
+    """Check the config before anything starts, prepare what Prefect reads when it is imported, and start its server."""
+    work_folder = load_config(config, with_data(settings, data)).work_folder
+    prepare_environment(work_folder)
+    return start_server(work_folder)
 
 
-def _run(run: Callable[[], None], config: Path, data: Path | None, settings: list[str]) -> None:
+def _run(
+    server: EmbeddedServer | None, run: Callable[[], None], config: Path, data: Path | None, settings: list[str]
+) -> None:
     for handler in logging.getLogger().handlers:
         handler.addFilter(_without_traceback)
     try:
+        if server:
+            server.wait()
+            typer.echo(f"to watch while it runs: {server.url}", err=True)
         run()
     except StageFailure as failure:
         command = resume_command(load_config(config, with_data(settings, data)), failure.stage_name)
@@ -53,12 +60,8 @@ def _run(run: Callable[[], None], config: Path, data: Path | None, settings: lis
         if command not in str(failure):
             typer.echo(f"what was committed stays; go on with: {command}", err=True)
         raise typer.Exit(1) from None
-    except RuntimeError as error:
-        if _NO_SERVER not in str(error):
-            raise
-        typer.secho(
-            f"\n{error} Is the machine busy? Run it again, or start a server and set PREFECT_API_URL.", fg="red"
-        )
+    except ServerError as error:
+        typer.secho(f"\n{error}", fg="red", err=True)
         raise typer.Exit(1) from None
 
 

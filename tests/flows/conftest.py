@@ -1,6 +1,5 @@
 """A small sample shop, and the pipeline run on it for real: Prefect's embedded server, vLLM, the tiny model."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -103,15 +102,12 @@ class Night:
     output: str
 
 
-def kill_with_server(flow: "subprocess.Popen[str]") -> None:
-    """SIGKILL a flow. The stage's process ends by itself; Prefect's embedded server does not, so end it, too."""
+def kill(flow: "subprocess.Popen[str]") -> None:
+    """SIGKILL a flow; the stage's process and Prefect's server end by themselves."""
     below = psutil.Process(flow.pid).children(recursive=True)
     flow.kill()
-    for process in below:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "uvicorn" in process.cmdline():
-                process.kill()
     flow.communicate(timeout=LIMIT_SECONDS)  # returns when nobody holds its output any more
+    assert not psutil.wait_procs(below, timeout=60)[1]
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +118,7 @@ def night(day0: SmallShop, tmp_path_factory: pytest.TempPathFactory) -> Night:
     deadline = time.monotonic() + LIMIT_SECONDS
     while answers.count() == 0 and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
-    kill_with_server(killed)
+    kill(killed)
     left = answers.read("generation_key", "text")
     completed = shop.dmesr("run")
     assert completed.returncode == 0, completed.stdout

@@ -1,9 +1,15 @@
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from flows.embedded_server import prepare_environment
+from flows.embedded_server import prepare_environment, start_server
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -42,3 +48,41 @@ def test_a_profile_of_the_user_stays(bare: Path) -> None:
     (bare / "home" / ".prefect" / "profiles.toml").touch()
     prepare_environment(bare / "work")
     assert settings() == (None, None)
+
+
+def test_no_server_is_started_beside_a_chosen_one(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    assert start_server(bare / "work") is None
+
+
+def test_no_server_is_started_beside_that_of_the_active_profile(bare: Path) -> None:
+    profiles = bare / "home" / ".prefect" / "profiles.toml"
+    profiles.parent.mkdir(parents=True)
+    profiles.write_text('active = "ours"\n[profiles.ours]\nPREFECT_API_URL = "http://127.0.0.1:4200/api"\n')
+    assert start_server(bare / "work") is None
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from flows.embedded_server import prepare_environment, start_server
+prepare_environment(Path(sys.argv[1]))
+server = start_server(Path(sys.argv[1]))
+server.wait()
+print(server._process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, None], ids=["killed", "in peace"])
+def test_the_server_ends_with_the_process_that_started_it(bare: Path, end: signal.Signals | None) -> None:
+    command = [sys.executable, "-c", PARENT, str(bare / "work")]
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert parent.stdin and parent.stdout
+    server = psutil.Process(int(parent.stdout.readline()))
+    assert server.is_running()
+    if end:
+        parent.send_signal(end)
+    parent.communicate(timeout=60)
+    psutil.wait_procs([server], timeout=60)
+    assert not server.is_running()
