@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from flows import overview
+from flows import overview, prompt_commands
 from flows.flow_runs import run_nightly, run_one_stage
-from flows.night import StageName
+from flows.night import StageName, limited
+from flows.options import ConfigOption, DataOption, ForceOption, ItemsOption, SetOption
 from storage.tables import StoreError
 from tasks.config import ConfigError, PipelineConfig, load_config, with_data
-from tasks.pipeline import build_stages
+from tasks.pipeline import build_stages, stage_named
 from tasks.stage import StageError
 
 SAMPLE_SHOP = Path(__file__).parents[1] / "configs" / "sample_shop.yaml"
@@ -21,15 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="DMESR_CONFIG", help="The pipeline's YAML file.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting over the file's: --set 'train.seeds=[0,1]'. Repeatable.")
-]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the delivery, instead of the config's files.")
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Run tasks even where nothing changed since the last run.")]
+app.add_typer(prompt_commands.app, name="prompts")
 
 
 @app.command()
@@ -69,15 +62,25 @@ def ingest(
 
 
 @app.command()
-def describe(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
-    """Ask the model to describe what is new or changed, or whose prompt changed."""
-    run_one_stage("describe", config, None, settings or [], force)
+def describe(
+    config: ConfigOption,
+    settings: SetOption = None,
+    items: ItemsOption = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again what failed before, however often it was tried.")
+    ] = False,
+    force: ForceOption = False,
+) -> None:
+    """Ask the model to describe what is new or changed, or whose prompt changed. Says the plan first."""
+    _plan_and_run("describe", config, limited(settings, "describe", items, retry_failed), force)
 
 
 @app.command()
-def embed(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
-    """Embed every text that has no vector yet."""
-    run_one_stage("embed", config, None, settings or [], force)
+def embed(
+    config: ConfigOption, settings: SetOption = None, items: ItemsOption = None, force: ForceOption = False
+) -> None:
+    """Embed every text that has no vector yet. Says the plan first."""
+    _plan_and_run("embed", config, limited(settings, "embed", items), force)
 
 
 @app.command()
@@ -136,12 +139,6 @@ def show(
 
 
 @app.command()
-def prompts(config: ConfigOption, settings: SetOption = None) -> None:
-    """Show the prompts, the digest that names each, and how many stored answers each has."""
-    typer.echo(overview.prompts(_load(config, settings)))
-
-
-@app.command()
 def maintain(
     config: ConfigOption,
     settings: SetOption = None,
@@ -161,6 +158,11 @@ def main() -> None:
     except (ConfigError, StageError, StoreError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(1) from None
+
+
+def _plan_and_run(stage: StageName, config: Path, settings: list[str], force: bool) -> None:
+    typer.echo(stage_named(_load(config, settings), stage).plan().sentence())
+    run_one_stage(stage, config, None, settings, force)
 
 
 def _load(config: Path, settings: list[str] | None) -> PipelineConfig:

@@ -1,5 +1,6 @@
 """One run of the pipeline as chosen: config, stages, force. Knows nothing of Prefect."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,3 +37,9 @@ def open_night(config: Path, data: Path | None, settings: list[str], start_from:
 def open_stage(config: Path, data: Path | None, settings: list[str], stage: StageName, force: bool) -> Night:
     """Load the config and choose one stage."""
     return Night(load_config(config, with_data(settings, data)), (stage,), force)
+
+
+def limited(settings: list[str] | None, stage: StageName, items: Path | None, retry_failed: bool = False) -> list[str]:
+    """Return `settings` with a stage's run limited to the ids in a file, and describe's failures asked for again."""
+    chosen = [] if items is None else [f"{stage}.items={json.dumps(str(items.absolute()))}"]  # JSON text is YAML text
+    return [*(settings or []), *chosen, *([f"{stage}.retry_failed=true"] if retry_failed else [])]

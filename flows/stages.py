@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import Flow, flow
 
 from flows.failures import say_remedy
-from flows.night import open_stage
+from flows.night import limited, open_stage
 from flows.stage_tasks import (
     describe_items,
     embed_texts,
@@ -31,27 +31,37 @@ def ingest(config: Path, data: Path | None = None, settings: list[str] | None = 
 
 
 @flow(name="describe", on_failure=[say_remedy])
-def describe(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+def describe(
+    config: Path,
+    settings: list[str] | None = None,
+    items: Path | None = None,
+    retry_failed: bool = False,
+    force: bool = False,
+) -> None:
     """Ask the model to describe what is new or changed, or whose prompt changed.
 
     Args:
         config: the pipeline's YAML file, relative to the folder that was deployed from
-        settings: single settings over those in the file, such as `describe.retry_failed=true`
+        settings: single settings over those in the file, such as `describe.commit_seconds=30`
+        items: a file of item ids, one a line, to ask about those only
+        retry_failed: ask again what failed before, however often it was tried
         force: run the task even where its cache key says that nothing changed
     """
-    describe_items(open_stage(config, None, settings or [], "describe", force), None)
+    chosen = limited(settings, "describe", items, retry_failed)
+    describe_items(open_stage(config, None, chosen, "describe", force), None)
 
 
 @flow(name="embed", on_failure=[say_remedy])
-def embed(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+def embed(config: Path, settings: list[str] | None = None, items: Path | None = None, force: bool = False) -> None:
     """Embed every text that has no vector yet.
 
     Args:
         config: the pipeline's YAML file, relative to the folder that was deployed from
         settings: single settings over those in the file, such as `embed.batch=256`
+        items: a file of item ids, one a line, to embed the texts of those only
         force: run the task even where its cache key says that nothing changed
     """
-    embed_texts(open_stage(config, None, settings or [], "embed", force), None)
+    embed_texts(open_stage(config, None, limited(settings, "embed", items), "embed", force), None)
 
 
 @flow(name="train", on_failure=[say_remedy])

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -20,6 +20,7 @@ from tasks.engines.offline import OfflineConfig, OfflineEngine
 from tasks.engines.protocol import Completion, Engine
 from tasks.generation import Generation
 from tasks.generation_keys import AskedView, wanted_generations
+from tasks.item_choice import chosen
 from tasks.item_text import TextLimiter, limiter_for
 from tasks.model_identity import model_digest
 from tasks.preparation import Preparation
@@ -54,6 +55,7 @@ class DescribeConfig(BaseModel):
     commit_seconds: float = Field(5.0, gt=0, description="answers are committed so often: what a kill can cost")
     max_attempts: int = Field(3, ge=1, description="runs that try an item again after its request failed")
     retry_failed: bool = Field(False, description="try failed requests again even beyond max_attempts")
+    items: Path | None = Field(None, description="file of item ids, one a line: ask about these only; None: about all")
     max_restarts: int = Field(10, ge=0, description="engine starts after the first in a run, before the stage gives up")
     max_failed_share: float = Field(
         0.5, gt=0, le=1, description="above this share of failed requests, after the first 100, the run stops"
@@ -98,14 +100,12 @@ class DescribeStage:
         store: Store,
         work_folder: Path,
         start: Callable[[DescribeConfig], Engine] = start_engine,
-        only_items: Collection[str] | None = None,
     ) -> None:
-        """`start` makes the engine; `only_items` limits the stage to some items, for a trial."""
+        """`start` makes the engine."""
         self.config = config
         self.store = store
         self.work_folder = work_folder
         self._start = start
-        self._only_items = only_items
 
     @property
     def config_digest(self) -> str:
@@ -117,9 +117,7 @@ class DescribeStage:
         `work` has a row an answer: generation_key, item_id (the first that wants it), view, attempts so far, suspect
         (an engine died on it before).
         """
-        items = self.store.table(ITEMS).scan()
-        if self._only_items is not None:
-            items = items.filter(pl.col(ITEM_ID).is_in(list(self._only_items)))
+        items = chosen(self.store.table(ITEMS).scan(), self.config.items)
         wanted = wanted_generations(items, asked_views(self.config))
         stored = self.store.table(GENERATIONS).scan()
         rows = _compared(wanted.unique(GENERATION_KEY, keep="first", maintain_order=True), stored)

@@ -33,6 +33,7 @@ from tasks.answers import OK
 from tasks.describe import DescribeConfig, asked_views
 from tasks.engines.sentence_encoder import EncoderConfig, SentenceEncoder
 from tasks.generation_keys import wanted_generations
+from tasks.item_choice import chosen
 from tasks.segment_keys import wanted_segments
 from tasks.segments import SegmentConfig, segments_of
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, last_rate
@@ -50,6 +51,7 @@ class EmbedConfig(EncoderConfig):
     segments: SegmentConfig = SegmentConfig()
     chunk: int = Field(8192, ge=1, description="texts sorted by length together; bounds host memory")
     commit_seconds: float = Field(5.0, gt=0, description="vectors are committed so often: what a kill can cost")
+    items: Path | None = Field(None, description="file of item ids, one a line: embed their texts only; None: all")
 
 
 class Encoder(Protocol):
@@ -91,7 +93,7 @@ class EmbedStage:
 
         `work` has the own texts to cut: segment_key, item_id. The texts to embed are looked up again once they are cut.
         """
-        own = wanted_segments(self.store.table(ITEMS).scan(), self.config.segments)
+        own = wanted_segments(self._items(), self.config.segments)
         uncut, wanted = self._uncut(own), self._wanted_texts(own)
         missing = self._missing(wanted)
         to_do = uncut.height + missing.height
@@ -109,7 +111,7 @@ class EmbedStage:
     def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
         """Cut, then embed, committing as it goes."""
         cut = self._cut(plan.work, run_id)
-        own = wanted_segments(self.store.table(ITEMS).scan(), self.config.segments)
+        own = wanted_segments(self._items(), self.config.segments)
         missing = self._missing(self._wanted_texts(own))
         counts: Counter[str] = Counter()
         if missing.height:
@@ -118,6 +120,9 @@ class EmbedStage:
                 counts[source] += vectors
             logger.info("embedded %d texts in %.1f s", missing.height, time.monotonic() - start)
         return Outcome({"done": missing.height, "cut": cut, **counts})
+
+    def _items(self) -> pl.LazyFrame:
+        return chosen(self.store.table(ITEMS).scan(), self.config.items)
 
     def _uncut(self, own: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of `own` (item_id, segment_key) whose text is not cut yet, one a key."""
@@ -128,7 +133,7 @@ class EmbedStage:
     def _wanted_texts(self, own: pl.DataFrame) -> pl.DataFrame:
         """Return text_digest, source of each distinct text: usable answers first, then the segments of `own`."""
         answers = self.store.table(GENERATIONS).scan().filter(pl.col("status") == OK)
-        wanted = wanted_generations(self.store.table(ITEMS).scan(), asked_views(self.describe)).lazy()
+        wanted = wanted_generations(self._items(), asked_views(self.describe)).lazy()
         views = wanted.join(answers.select(GENERATION_KEY, TEXT_DIGEST), on=GENERATION_KEY, how="inner")
         cut = self.store.table(SEGMENTS).scan().filter(pl.col(TEXT_DIGEST).is_not_null())
         segments = cut.join(own.lazy(), on=SEGMENT_KEY, how="semi")

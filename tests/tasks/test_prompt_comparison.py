@@ -12,11 +12,10 @@ from tokenizers.models import WordLevel
 from storage.digests import digest_of_text
 from storage.schemas import GENERATIONS, ITEMS
 from storage.tables import Store
-from tasks.describe import DescribeConfig
+from tasks.describe import DescribeConfig, DescribeStage
 from tasks.engines.protocol import Completion, Request
-from tasks.prompt_comparison import compare_prompts, comparison_page
-from tasks.prompt_files import load_prompt
-from tasks.stage import StageError
+from tasks.prompt_comparison import Comparison, compare_prompts, prompt_in_use
+from tasks.stage import StageError, run_stage
 
 
 class Echo:
@@ -60,24 +59,51 @@ def prompt(folder: Path, name: str, user: str, view: str = "text") -> str:
     return str(folder / f"{name}.yaml")
 
 
+def compared(
+    store: Store, config: DescribeConfig, folder: Path, *prompts: str, items: int = 3, seed: int = 0
+) -> Comparison:
+    """What the two prompts get from an engine that answers with the question."""
+
+    def describe(trial: DescribeConfig) -> None:
+        run_stage(DescribeStage(trial, store, folder / "w", start=lambda _: Echo()), lambda progress: None)
+
+    old, new = prompts
+    return compare_prompts(store, config, (old, new), items, seed, folder / "w", describe)
+
+
 def test_a_sample_is_answered_under_both_prompts_and_the_answers_are_kept(store, config, tmp_path: Path) -> None:
     old, new = prompt(tmp_path, "old", "About {{ title }}"), prompt(tmp_path, "new", "Say {{ title }}")
-    rows = compare_prompts(store, config, old, new, 3, tmp_path / "w", lambda progress: None, lambda _: Echo())
-    assert len(rows) == 3
-    assert all(row.old.text == f"About Mug {row.item_id} ‹b›" for row in rows)
-    assert all(row.new.text == f"Say Mug {row.item_id} ‹b›" for row in rows)
+    found = compared(store, config, tmp_path, old, new)
+    assert len(found.rows) == 3
+    assert all(row.old.text == f"About Mug {row.item_id} ‹b›" for row in found.rows)
+    assert all(row.new.text == f"Say Mug {row.item_id} ‹b›" for row in found.rows)
     assert store.table(GENERATIONS).count() == 6
+    plans: list[int] = []
 
-    def no_engine(_: DescribeConfig) -> Echo:
-        raise AssertionError("a second comparison asks nothing")
+    def plan_only(trial: DescribeConfig) -> None:
+        plans.append(DescribeStage(trial, store, tmp_path / "w").plan().to_do)
 
-    assert compare_prompts(store, config, old, new, 3, tmp_path / "w", lambda progress: None, no_engine) == rows
-    page = comparison_page(store, load_prompt(old), load_prompt(new), rows)
-    assert "3 of 3 answers differ" in page
-    assert "<b>" not in page and "Mug" in page
+    again = compare_prompts(store, config, (old, new), 3, 0, tmp_path / "w", plan_only)
+    assert (again, plans) == (found, [0, 0])
 
 
-def test_prompts_of_different_views_are_refused(store, config, tmp_path: Path) -> None:
-    old, new = prompt(tmp_path, "old", "About {{ title }}"), prompt(tmp_path, "new", "Look", "image")
-    with pytest.raises(StageError, match="different views"):
-        compare_prompts(store, config, old, new, 3, tmp_path / "w", lambda progress: None)
+def test_the_seed_decides_the_sample_whatever_the_prompts_say(store, config, tmp_path: Path) -> None:
+    a, b, c = (prompt(tmp_path, name, f"{name} {{{{ title }}}}") for name in "abc")
+    drawn = {row.item_id for row in compared(store, config, tmp_path, a, b).rows}
+    assert {row.item_id for row in compared(store, config, tmp_path, a, c).rows} == drawn
+    assert {row.item_id for row in compared(store, config, tmp_path, a, b, seed=1).rows} != drawn
+    assert len(compared(store, config, tmp_path, a, b, items=50).rows) == 10
+
+
+def test_prompts_of_different_views_or_without_items_are_refused(store, config, tmp_path: Path) -> None:
+    old, look = prompt(tmp_path, "old", "About {{ title }}"), prompt(tmp_path, "look", "Look", "image")
+    with pytest.raises(StageError, match=r"different views \(text, image\)"):
+        compared(store, config, tmp_path, old, look)
+    with pytest.raises(StageError, match="no item in the store"):
+        compared(store, config, tmp_path, look, prompt(tmp_path, "see", "See", "image"))
+
+
+def test_a_prompt_alone_is_compared_with_the_one_in_use(config, tmp_path: Path) -> None:
+    assert prompt_in_use(config, prompt(tmp_path, "mine", "{{ title }}")) == "summary"
+    with pytest.raises(StageError, match=r"view joint, and no prompt in describe\.prompts does"):
+        prompt_in_use(config, prompt(tmp_path, "both", "{{ title }}", "joint"))

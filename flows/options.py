@@ -1,0 +1,18 @@
+"""The options that most commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", envvar="DMESR_CONFIG", help="The pipeline's YAML file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting over the file's: --set 'train.seeds=[0,1]'. Repeatable.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the delivery, instead of the config's files.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run tasks even where nothing changed since the last run.")]
+ItemsOption = Annotated[
+    Path | None, typer.Option("--items", help="File of item ids, one a line: work on these items only.")
+]
