@@ -29,7 +29,7 @@ def publish_summary(summary: Summary) -> None:
 
 def publish_metrics(config: PipelineConfig) -> None:
     """Publish the metrics of the present models, under the key `metrics`."""
-    from tasks.evaluation.results import metrics_markdown
+    from tasks.evaluation.tables import metrics_markdown
 
     create_markdown_artifact(metrics_markdown(present_results(config)), key="metrics", description="All test users")
 

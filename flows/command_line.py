@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows import overview, prompt_commands
+from flows import experiment_commands, overview, prompt_commands
 from flows.flow_runs import run_nightly, run_one_stage
 from flows.night import StageName, limited
 from flows.options import ConfigOption, DataOption, ForceOption, ItemsOption, SetOption
@@ -23,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(prompt_commands.app, name="prompts")
+app.command()(experiment_commands.compare)
 
 
 @app.command()

@@ -81,7 +81,7 @@ def _prompt_lines(row: PromptAnswers, in_use: bool) -> Iterable[str]:
 
 def metrics_table(config: PipelineConfig) -> str:
     """Return the metrics of the config's models and baselines over all test users."""
-    from tasks.evaluation.results import metrics_text
+    from tasks.evaluation.tables import metrics_text
 
     return metrics_text(present_results(config))
 
@@ -92,7 +92,7 @@ def present_results(config: PipelineConfig) -> "Results":
 
     store = config.open_store()
     dataset = Dataset(store, config.describe, config.embed, config.train.filters, config.work_folder)
-    return Results(store, config.evaluate, config.train, dataset.keys, config.work_folder)
+    return Results.present(store, config.evaluate, config.train, dataset.keys, config.work_folder)
 
 
 def report_line(config: PipelineConfig) -> str:

@@ -22,7 +22,7 @@ from storage.schemas import METRICS, TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
-from tasks.evaluation.kept import keep_evaluation
+from tasks.evaluation.kept import evaluation_folder, keep_evaluation
 from tasks.evaluation.measures import Measured, TestSet, measure, metric_rows
 from tasks.evaluation.scorers import content_scorer, model_scorer, popularity_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
@@ -88,7 +88,7 @@ def candidates(
 
 def ranks_folder(work_folder: Path, candidate: Candidate) -> Path:
     """Return the folder with `full.npy` and `sampled.npy`: ranks int32 [H], in the order of the test users."""
-    return work_folder / "evaluations" / candidate.key
+    return evaluation_folder(work_folder, candidate.key)
 
 
 class EvaluateStage:

@@ -17,6 +17,11 @@ from tasks.evaluation.measures import Measured, TestSet
 _ABOUT, _SLICES = "about.json", "slices.npz"
 
 
+def evaluation_folder(work_folder: Path, key: str) -> Path:
+    """Return the folder that an evaluation key names."""
+    return work_folder / "evaluations" / key
+
+
 @dataclass(frozen=True)
 class KeptEvaluation:
     """The folder of one model's (or baseline's) evaluation, under its evaluation key."""

@@ -1,17 +1,19 @@
-"""The present results: what the metrics table and the ranks hold for the present models, ready to be shown."""
+"""Results, ready to be shown: what the metrics table and the kept ranks hold for some models and baselines."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from dmesr_model.metrics import ndcg_at_k
 from storage.schemas import METRICS
 from storage.tables import Store
-from tasks.evaluate import Candidate, EvaluateConfig, candidates, ranks_folder
-from tasks.evaluation.measures import FULL, SAMPLED
+from tasks.evaluate import Candidate, EvaluateConfig, candidates
+from tasks.evaluation.kept import KeptEvaluation, evaluation_folder
+from tasks.evaluation.measures import FULL, PER_USER, SAMPLED
 from tasks.evaluation.significance import Comparison, confidence_interval, holm, paired_t_test
 from tasks.evaluation.slices import ALL
 from tasks.features import DatasetKeys
@@ -19,7 +21,16 @@ from tasks.train import TrainStageConfig
 
 TESTED_METRIC = "ndcg@10"
 LEVEL = 0.05
-PROTOCOL_NAMES = {FULL: "all items ranked", SAMPLED: "target among sampled negatives"}
+FEWEST_TESTED = 30
+"""Users that a slice needs for a test: with fewer, the mean of so skewed a metric is far from normal."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row of a table: a variant with all its seeds, one model, a baseline; known by its evaluations' keys."""
+
+    name: str
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A variant against the reference, on NDCG@10 over all test users; the p-value is Holm's over all verdicts."""
+    """A contender against the reference, on one metric; the p-value is Holm's over all verdicts of the family."""
 
     variant: str
     comparison: Comparison
@@ -63,25 +74,40 @@ class Verdict:
         return "▲" if self.comparison.difference > 0 else "▼"
 
 
+def present_contenders(candidates: Iterable[Candidate]) -> list[Contender]:
+    """Return one contender for each variant and baseline, in their order."""
+    ordered = groupby(candidates, key=lambda candidate: candidate.variant)
+    return [Contender(variant, tuple(candidate.key for candidate in group)) for variant, group in ordered]
+
+
 class Results:
-    """Of the models and baselines that the configs name, where they have been evaluated."""
+    """Of contenders, where they have been evaluated. The first is the reference of all tests."""
 
-    def __init__(
-        self, store: Store, config: EvaluateConfig, train: TrainStageConfig, keys: DatasetKeys, work_folder: Path
-    ) -> None:
-        self._config = config
-        self._work_folder = work_folder
-        self._candidates = list(candidates(config, train, keys, work_folder))
-        wanted = pl.DataFrame({"evaluation_key": [candidate.key for candidate in self._candidates]})
-        rows = store.table(METRICS).scan().join(wanted.lazy(), on="evaluation_key", how="semi")
-        self.rows = rows.select("variant", "protocol", "slice", "metric", "seed", "value", "users").collect()
+    def __init__(self, store: Store, work_folder: Path, contenders: Sequence[Contender]) -> None:
+        self._gains: dict[tuple[str, str], np.ndarray | None] = {}
+        names = [(contender.name, key) for contender in contenders for key in contender.keys]
+        wanted = pl.DataFrame(names, schema={"contender": pl.String, "evaluation_key": pl.String}, orient="row")
+        rows = store.table(METRICS).scan().join(wanted.lazy(), on="evaluation_key", how="inner")
+        columns = ("contender", "evaluation_key", "protocol", "slice", "metric", "seed", "value", "users")
+        self.rows = rows.select(columns).collect()
+        found = set(self.rows["contender"])
+        self._kept = {
+            contender.name: _kept_evaluations(work_folder, contender)
+            for contender in contenders
+            if contender.name in found
+        }
 
-    @cached_property
+    @classmethod
+    def present(
+        cls, store: Store, config: EvaluateConfig, train: TrainStageConfig, keys: DatasetKeys, work_folder: Path
+    ) -> "Results":
+        """Of the models and baselines that the configs name, on the present data; of no other model."""
+        return cls(store, work_folder, present_contenders(candidates(config, train, keys, work_folder)))
+
+    @property
     def variants(self) -> list[str]:
-        """Those that have results, in the order of the config; the first is the reference of all tests."""
-        found = set(self.rows["variant"])
-        names = dict.fromkeys(candidate.variant for candidate in self._candidates)
-        return [name for name in names if name in found]
+        """Names of those that have results, in their order."""
+        return list(self._kept)
 
     @cached_property
     def slices(self) -> list[str]:
@@ -91,112 +117,82 @@ class Results:
     def protocols(self) -> list[str]:
         return [protocol for protocol in (FULL, SAMPLED) if protocol in set(self.rows["protocol"])]
 
-    def metrics(self, protocol: str) -> list[str]:
+    @cached_property
+    def test_sets(self) -> dict[str, set[str]]:
+        """The test sets that each contender was evaluated on: one, the same for all, if they can be compared."""
+        return {name: {kept.test_set for kept in self._kept[name]} for name in self.variants}
+
+    def metrics(self, protocol: str, *kinds: str) -> list[str]:
+        """Metrics over all test users, of these kinds (such as hr) if any is named."""
         rows = self.rows.filter((pl.col("protocol") == protocol) & (pl.col("slice") == ALL))
-        return list(dict.fromkeys(rows["metric"]))
+        return [name for name in dict.fromkeys(rows["metric"]) if not kinds or name.partition("@")[0] in kinds]
 
     def seeds(self, variant: str) -> int:
-        return self.rows.filter(pl.col("variant") == variant)["seed"].n_unique()
+        return self.rows.filter(pl.col("contender") == variant)["evaluation_key"].n_unique()
 
     def cell(self, variant: str, protocol: str, metric: str, part: str = ALL) -> Cell:
-        rows = self._cells.get((variant, protocol, part, metric))
-        return Cell(None, None, 0) if rows is None else rows
+        return self._cells.get((variant, protocol, part, metric), Cell(None, None, 0))
 
     @cached_property
     def _cells(self) -> dict[tuple[str, str, str, str], Cell]:
-        grouped = self.rows.group_by("variant", "protocol", "slice", "metric").agg(
+        grouped = self.rows.group_by("contender", "protocol", "slice", "metric").agg(
             pl.col("value").mean().alias("mean"), pl.col("value").std().alias("deviation"), pl.col("users").max()
         )
         return {(row[0], row[1], row[2], row[3]): Cell(row[4], row[5], row[6]) for row in grouped.iter_rows()}
 
-    def user_gains(self, variant: str, protocol: str = FULL) -> np.ndarray | None:
-        """NDCG@10 of each test user, averaged over seeds, [H]; None where the ranks are gone."""
-        paths = [self._ranks(candidate, protocol) for candidate in self._candidates if candidate.variant == variant]
-        gains = [ndcg_at_k(np.load(path, allow_pickle=False), 10) for path in paths if path.exists()]
-        return np.mean(gains, axis=0) if gains else None
+    def user_gains(self, variant: str, metric: str = TESTED_METRIC, part: str = ALL) -> np.ndarray | None:
+        """The metric of each test user in the slice under full ranking, averaged over seeds, [H].
 
-    def interval(self, variant: str) -> tuple[float, float] | None:
-        gains = self.user_gains(variant)
+        None where the ranks are gone.
+        """
+        gains = self._all_gains(variant, metric)
+        mask = self._kept[variant][0].slices.get(part) if self._kept[variant] else None
+        return None if gains is None or mask is None else gains[mask]
+
+    def _all_gains(self, variant: str, metric: str) -> np.ndarray | None:
+        if (variant, metric) not in self._gains:
+            kind, _, k = metric.partition("@")
+            ranks = [kept.ranks(FULL) for kept in self._kept[variant]]
+            gains = [PER_USER[kind](one, int(k)) for one in ranks if one is not None]
+            self._gains[variant, metric] = np.mean(gains, axis=0) if gains else None
+        return self._gains[variant, metric]
+
+    def interval(self, variant: str, metric: str = TESTED_METRIC, part: str = ALL) -> tuple[float, float] | None:
+        """95 % over users; None with fewer than two of them."""
+        gains = self.user_gains(variant, metric, part)
         return None if gains is None else confidence_interval(gains)
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
-        """Every other variant against the first, by name."""
-        reference = self.user_gains(self.variants[0]) if self.variants else None
-        found = {}
-        for variant in self.variants[1:]:
-            gains = self.user_gains(variant)
-            comparison = None if reference is None or gains is None else paired_t_test(reference, gains)
-            if comparison is not None:
-                found[variant] = comparison
+        """Every other contender against the first on NDCG@10, by name; Holm over all of them."""
+        return {variant: verdict for (_, variant), verdict in self.judge([ALL]).items()}
+
+    @cached_property
+    def slice_verdicts(self) -> dict[tuple[str, str], Verdict]:
+        """The same in each slice with users enough, by (slice, name); Holm over all slices and contenders."""
+        return self.judge([part for part in self.slices if part != ALL], fewest=FEWEST_TESTED)
+
+    def judge(
+        self, parts: Sequence[str], metric: str = TESTED_METRIC, fewest: int = 2
+    ) -> dict[tuple[str, str], Verdict]:
+        """Every other contender against the first in slices of at least `fewest` users, as one family of tests."""
+        found: dict[tuple[str, str], Comparison] = {}
+        for part in parts:
+            reference = self.user_gains(self.variants[0], metric, part) if self.variants else None
+            if reference is None or len(reference) < fewest:
+                continue
+            for variant in self.variants[1:]:
+                gains = self.user_gains(variant, metric, part)
+                comparison = None if gains is None else paired_t_test(reference, gains)
+                if comparison is not None:
+                    found[part, variant] = comparison
         adjusted = holm([comparison.p_value for comparison in found.values()])
         return {
-            variant: Verdict(variant, comparison, p_value)
-            for (variant, comparison), p_value in zip(found.items(), adjusted, strict=True)
+            place: Verdict(place[1], comparison, p_value)
+            for (place, comparison), p_value in zip(found.items(), adjusted, strict=True)
         }
 
-    def _ranks(self, candidate: Candidate, protocol: str) -> Path:
-        return ranks_folder(self._work_folder, candidate) / f"{protocol}.npy"
 
-
-def metrics_text(results: Results) -> str:
-    """Return the metrics over all test users as a table for a terminal, best value of each column marked."""
-    if not results.variants:
-        return "no metrics yet: run evaluate"
-    parts = [_protocol_text(results, protocol) for protocol in results.protocols]
-    return "\n\n".join([*parts, *_verdict_lines(results)])
-
-
-def metrics_markdown(results: Results) -> str:
-    """Return the same as Markdown."""
-    if not results.variants:
-        return "No metrics yet."
-    tables = []
-    for protocol in results.protocols:
-        header, *rows = _rows(results, protocol)
-        lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-        table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-        tables.append(f"**{_protocol_title(results, protocol)}**\n\n{table}")
-    return "\n\n".join([*tables, *_verdict_lines(results)])
-
-
-def _protocol_text(results: Results, protocol: str) -> str:
-    rows = _rows(results, protocol)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
-    return "\n".join([_protocol_title(results, protocol), lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def _protocol_title(results: Results, protocol: str) -> str:
-    users = max(results.cell(variant, protocol, TESTED_METRIC).users for variant in results.variants)
-    return f"{users:,} test users, {PROTOCOL_NAMES[protocol]}"
-
-
-def _rows(results: Results, protocol: str) -> list[list[str]]:
-    metrics = [metric for metric in results.metrics(protocol) if metric.split("@")[0] in ("hr", "ndcg", "mrr")]
-    best = {
-        metric: max((results.cell(v, protocol, metric).mean or 0.0 for v in results.variants), default=0.0)
-        for metric in metrics
-    }
-    rows = [["model", *metrics]]
-    for variant in results.variants:
-        cells = [results.cell(variant, protocol, metric) for metric in metrics]
-        marks = ["*" if cell.mean == best[metric] else "" for cell, metric in zip(cells, metrics, strict=True)]
-        seeds = results.seeds(variant)
-        name = variant if seeds == 1 else f"{variant} ({seeds} seeds)"
-        rows.append([name, *(cell.text + mark for cell, mark in zip(cells, marks, strict=True))])
-    return rows
-
-
-def _verdict_lines(results: Results) -> list[str]:
-    lines = [
-        f"{verdict.variant} against {results.variants[0]}: ndcg@10 {verdict.comparison.difference:+.4f} "
-        f"[{verdict.comparison.low:+.4f}, {verdict.comparison.high:+.4f}], p = {verdict.p_value:.2g}"
-        for verdict in results.verdicts.values()
-    ]
-    if not lines:
-        return []
-    return ["\n".join(["* best of its column; all items ranked; paired t-test over users, p after Holm:", *lines])]
+def _kept_evaluations(work_folder: Path, contender: Contender) -> list[KeptEvaluation]:
+    kept = [KeptEvaluation(evaluation_folder(work_folder, key)) for key in contender.keys]
+    return [evaluation for evaluation in kept if evaluation.exists]

@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.evaluation.results import metrics_markdown
+from tasks.evaluation.tables import metrics_markdown
 from tasks.report.accuracy import (
     accuracy_chart,
     beyond_table,

@@ -44,7 +44,7 @@ class Sources:
 
     @cached_property
     def results(self) -> Results:
-        return Results(self.store, self.evaluate, self.train, self.dataset.keys, self.work_folder)
+        return Results.present(self.store, self.evaluate, self.train, self.dataset.keys, self.work_folder)
 
     @cached_property
     def models(self) -> list[ModelRef]:

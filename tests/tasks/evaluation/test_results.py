@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tasks.evaluate import EvaluateConfig, EvaluateStage
-from tasks.evaluation.results import Results, metrics_markdown, metrics_text
+from tasks.evaluation.results import Results
+from tasks.evaluation.tables import metrics_markdown, metrics_text
 from tasks.stage import run_stage
 
 CONFIG = EvaluateConfig(ks=(5, 10), negatives=3, baselines=("popularity",))
@@ -10,7 +11,7 @@ CONFIG = EvaluateConfig(ks=(5, 10), negatives=3, baselines=("popularity",))
 
 def results_of(shop, train) -> Results:
     stage = EvaluateStage(CONFIG, train, shop.describe, shop.embed, shop.store, shop.work_folder)
-    return Results(shop.store, CONFIG, train, stage.dataset.keys, shop.work_folder)
+    return Results.present(shop.store, CONFIG, train, stage.dataset.keys, shop.work_folder)
 
 
 def test_seeds_are_averaged_and_variants_are_compared(lively_shop, small_models) -> None:
@@ -23,7 +24,7 @@ def test_seeds_are_averaged_and_variants_are_compared(lively_shop, small_models)
     assert results.variants == ["dmesr", "id_only", "popularity"]
     assert (results.seeds("dmesr"), results.seeds("popularity")) == (2, 1)
 
-    values = results.rows.filter(variant="dmesr", protocol="full", slice="all", metric="ndcg@10")["value"].to_list()
+    values = results.rows.filter(contender="dmesr", protocol="full", slice="all", metric="ndcg@10")["value"].to_list()
     cell = results.cell("dmesr", "full", "ndcg@10")
     assert cell.mean == pytest.approx(sum(values) / 2)
     assert cell.deviation == pytest.approx(abs(values[0] - values[1]) / 2**0.5)

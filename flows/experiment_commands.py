@@ -1,0 +1,62 @@
+"""Commands that compare models, and that run experiments: `compare` and `experiment`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.options import ConfigOption, SetOption
+from tasks.config import PipelineConfig, load_config
+from tasks.features import Dataset
+
+if TYPE_CHECKING:
+    from tasks.evaluation.selection import Evaluations
+
+
+def compare(
+    config: ConfigOption,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="What to compare, the first being what the others are tested against. A variant of the config or a "
+            "baseline (all its seeds), VARIANT/SEED (one model), or the first characters of the key of a model or of "
+            "an evaluation, also of an earlier night. Default: all variants and baselines of the config.",
+        ),
+    ] = None,
+    settings: SetOption = None,
+    metric: Annotated[str, typer.Option(help="What the tests and intervals are of: hr, ndcg or mrr @ K.")] = "ndcg@10",
+    slices: Annotated[bool, typer.Option("--slices", help="Also by slice.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    everything: Annotated[bool, typer.Option("--list", help="List what can be compared, with keys.")] = False,
+) -> None:
+    """Compare models: mean ± deviation over seeds, 95 % intervals, paired tests against the first.
+
+    p-values are Holm's. Only evaluations of the same test users, targets and items are compared; others are refused.
+    """
+    from tasks.evaluation.tables import metric_tables, slice_table
+
+    evaluations = _evaluations(load_config(config, settings or []))
+    if everything:
+        tables = [evaluations.listing()]
+    else:
+        results = evaluations.results_of(runs or [])
+        if not results.variants:
+            typer.echo("no metrics yet: run evaluate")
+            return
+        _check_metric(metric, results.metrics("full", "hr", "ndcg", "mrr"))
+        tables = [*metric_tables(results, metric), *([slice_table(results, metric)] if slices else [])]
+    typer.echo("\n\n".join(table.markdown() if markdown else table.plain() for table in tables))
+
+
+def _evaluations(config: PipelineConfig) -> "Evaluations":
+    from tasks.evaluate import candidates
+    from tasks.evaluation.selection import Evaluations
+
+    store, folder = config.open_store(), config.work_folder
+    dataset = Dataset(store, config.describe, config.embed, config.train.filters, folder)
+    return Evaluations(store, folder, list(candidates(config.evaluate, config.train, dataset.keys, folder)))
+
+
+def _check_metric(metric: str, known: list[str]) -> None:
+    if metric not in known:
+        raise typer.BadParameter(f"{metric} was not evaluated; there are {', '.join(known)}", param_hint="--metric")
