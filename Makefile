@@ -22,7 +22,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 # Trains the sample shop's own vision-language model again (about an hour on 2 cores).
 tiny-vlm: setup
