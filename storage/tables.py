@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from storage.references import TableRef
@@ -101,7 +101,7 @@ class Table:
         return frame
 
     def create(self) -> None:
-        """Make the table, empty, if there is none."""
+        """Make the table, empty, if there is none; one made by an earlier release gets the columns added since."""
         self._write(self._ensure)
 
     def append(self, rows: pl.DataFrame | pa.Table, note: str = "") -> None:
@@ -137,6 +137,17 @@ class Table:
             )
         )
 
+    def delete(self, predicate: str, note: str = "") -> int:
+        """Delete the rows that an SQL `predicate` holds of, in one atomic commit; return how many there were."""
+        table = self._open()
+        if table is None:
+            return 0
+        deleted: list[int] = []
+        self._write(
+            lambda: deleted.append(table.delete(predicate, commit_properties=_note(note)).get("num_deleted_rows") or 0)
+        )
+        return deleted[0]
+
     def conform(self, rows: pl.DataFrame | pa.Table) -> pa.Table:
         """Return `rows` as an Arrow table of exactly this schema, checked.
 
@@ -161,6 +172,14 @@ class Table:
         """Join small files into large ones; readers see no difference."""
         if (table := self._open()) is not None:
             self._write(table.optimize.compact)
+
+    def small_files(self, below_bytes: int) -> int:
+        """Return how many of the present version's files are smaller than `below_bytes`."""
+        table = self._open()
+        if table is None:
+            return 0
+        sizes = pl.DataFrame(table.get_add_actions(flatten=True))["size_bytes"]
+        return int((sizes < below_bytes).sum())
 
     def vacuum(self, keep_hours: int) -> int:
         """Delete files that no version of the last `keep_hours` hours needs; return how many."""
@@ -189,13 +208,18 @@ class Table:
     def _ensure(self) -> DeltaTable:
         if self._is_local:
             Path(self.location).mkdir(parents=True, exist_ok=True)
-        return DeltaTable.create(
+        table = DeltaTable.create(
             self.location,
             self.schema.arrow,
             mode="ignore",
             name=self.schema.name,
             storage_options=self._options,
         )
+        stored = {field.name for field in table.schema().fields}
+        added = [Field.from_arrow(field) for field in self.schema.arrow if field.name not in stored]
+        if added:
+            table.alter.add_columns(added)
+        return table
 
     def _write(self, commit: Callable[[], object]) -> None:
         try:

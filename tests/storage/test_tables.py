@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import polars as pl
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from storage.schemas import EMBEDDINGS, INTERACTIONS, ITEMS, REJECTS, RUNS, TABLES, TableSchema
-from storage.tables import SchemaError, Store, StoreError
+from storage.tables import SchemaError, Store, StoreError, Table
 
 NOW = datetime(2026, 11, 23, 16, 30, 0, 123456, tzinfo=UTC)
 
@@ -212,3 +213,30 @@ def test_rejects_have_no_key(store):
     table.append(rows_of(REJECTS, 1))
     table.append(rows_of(REJECTS, 1))
     assert table.count() == 2
+
+
+def test_deleted_rows_are_counted_and_gone(tmp_path):
+    table = Store(tmp_path).table(RUNS)
+    assert table.delete("run_id = 'a'") == 0
+    table.append(runs_of("a", "b"))
+    assert table.delete("run_id = 'c'") == 0
+    assert table.delete("run_id = 'a'") == 1
+    assert table.read("run_id")["run_id"].to_list() == ["b"]
+
+
+def test_small_files_are_few_after_compaction(tmp_path):
+    table = Store(tmp_path).table(RUNS)
+    assert table.small_files(10**6) == 0
+    table.append(runs_of("a"))
+    table.append(runs_of("b"))
+    assert (table.small_files(10**6), table.small_files(1)) == (2, 0)
+    table.compact()
+    assert table.small_files(10**6) == 1
+
+
+def test_a_table_of_an_earlier_release_gets_the_columns_added_since(tmp_path):
+    store = Store(tmp_path)
+    store.table(RUNS).append(runs_of("a"))
+    wider = Table(store, replace(RUNS, arrow=RUNS.arrow.append(pa.field("more", pa.string()))))
+    wider.append(runs_of("b").with_columns(more=pl.lit("x")))
+    assert sorted(wider.read("run_id", "more").rows()) == [("a", None), ("b", "x")]
