@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(prompt_commands.app, name="prompts")
 app.command()(experiment_commands.compare)
+app.command()(experiment_commands.experiment)
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """Commands that compare models, and that run experiments: `compare` and `experiment`."""
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,3 +62,37 @@ def _evaluations(config: PipelineConfig) -> "Evaluations":
 def _check_metric(metric: str, known: list[str]) -> None:
     if metric not in known:
         raise typer.BadParameter(f"{metric} was not evaluated; there are {', '.join(known)}", param_hint="--metric")
+
+
+def experiment(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The experiment's YAML file.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the tables; default: beside the first pipeline's models.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be trained, and do nothing.")] = False,
+) -> None:
+    """Train and evaluate a grid of backbones, ablations and seeds; write its table as Markdown and LaTeX.
+
+    What was trained before is not trained again: a run that was stopped goes on where it was when it is started again.
+    """
+    from storage.folders import write_whole
+    from tasks.experiments.config import load_experiment
+    from tasks.experiments.grid import Grid
+    from tasks.experiments.markup import to_latex, to_markdown
+    from tasks.experiments.tables import experiment_table
+
+    wanted = load_experiment(config)
+    grids = [Grid.of(wanted, data) for data in wanted.data]
+    for grid in grids:
+        typer.echo(f"{grid.title}: {grid.plan().sentence()}")
+    if plan:
+        return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for grid in grids:
+        grid.run(lambda progress: None)
+    table = experiment_table(wanted, grids)
+    folder = output or grids[0].folder / "tables" / wanted.name
+    write_whole(folder / "table.md", to_markdown(table))
+    write_whole(folder / "table.tex", to_latex(table, wanted.name))
+    typer.echo(to_markdown(table))
+    typer.echo(f"{folder / 'table.md'}\n{folder / 'table.tex'}")

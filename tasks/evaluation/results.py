@@ -176,6 +176,17 @@ class Results:
         self, parts: Sequence[str], metric: str = TESTED_METRIC, fewest: int = 2
     ) -> dict[tuple[str, str], Verdict]:
         """Every other contender against the first in slices of at least `fewest` users, as one family of tests."""
+        found = self.differences(parts, metric, fewest)
+        adjusted = holm([comparison.p_value for comparison in found.values()])
+        return {
+            place: Verdict(place[1], comparison, p_value)
+            for (place, comparison), p_value in zip(found.items(), adjusted, strict=True)
+        }
+
+    def differences(
+        self, parts: Sequence[str], metric: str = TESTED_METRIC, fewest: int = 2
+    ) -> dict[tuple[str, str], Comparison]:
+        """The same, each test on its own, by (slice, name)."""
         found: dict[tuple[str, str], Comparison] = {}
         for part in parts:
             reference = self.user_gains(self.variants[0], metric, part) if self.variants else None
@@ -186,11 +197,7 @@ class Results:
                 comparison = None if gains is None else paired_t_test(reference, gains)
                 if comparison is not None:
                     found[part, variant] = comparison
-        adjusted = holm([comparison.p_value for comparison in found.values()])
-        return {
-            place: Verdict(place[1], comparison, p_value)
-            for (place, comparison), p_value in zip(found.items(), adjusted, strict=True)
-        }
+        return found
 
 
 def _kept_evaluations(work_folder: Path, contender: Contender) -> list[KeptEvaluation]:
