@@ -9,6 +9,7 @@ from markupsafe import Markup
 from tasks.evaluation.measures import FULL, LIST_LENGTH, SAMPLED
 from tasks.evaluation.results import TESTED_METRIC, Results
 from tasks.evaluation.slices import ALL
+from tasks.evaluation.tables import RECALL, SHOWN
 from tasks.report.figures import Bar, Line, bar_chart, line_chart
 from tasks.report.sources import Sources
 from tasks.trained_models import progress_records
@@ -74,16 +75,21 @@ def _against(results: Results, first: str, variant: str) -> str:
 
 def model_table(results: Results, protocol: str) -> Table:
     """Variants × metrics over all test users."""
-    metrics = [metric for metric in results.metrics(protocol) if metric.split("@")[0] in ("hr", "ndcg", "mrr")]
+    metrics, recall = results.metrics(protocol, *SHOWN), results.metrics(protocol, RECALL)[-1:]
     rows = [
-        (variant, [_metric_cell(results, variant, protocol, metric) for metric in metrics])
+        (variant, [_metric_cell(results, variant, protocol, metric) for metric in [*metrics, *recall]])
         for variant in results.variants
     ]
     captions = {
         FULL: "Among all items, those the user had before left out",
         SAMPLED: "The chosen item among sampled unseen ones",
     }
-    return Table(captions[protocol], ["Model", *(metric.upper() for metric in metrics)], rows)
+    return Table(captions[protocol], ["Model", *(metric.upper() for metric in metrics), *_recall_header(recall)], rows)
+
+
+def _recall_header(recall: Sequence[str]) -> list[str]:
+    """What an approximate index found of the exact lists; nothing where the search was exact."""
+    return [f"Recall@{metric.partition('@')[2]} of the index" for metric in recall]
 
 
 def beyond_table(results: Results) -> Table:
@@ -110,14 +116,26 @@ def slice_table(results: Results) -> Table:
     """Slices × variants, NDCG@10 under full ranking."""
     rows = []
     for part in results.slices:
-        cells = [results.cell(variant, FULL, TESTED_METRIC, part) for variant in results.variants]
-        users = cells[0].users
-        numbers = [
-            TableCell(cell.value, _is_best(results, variant, FULL, TESTED_METRIC, part), "", cell.spread)
-            for variant, cell in zip(results.variants, cells, strict=True)
-        ]
+        users = results.cell(results.variants[0], FULL, TESTED_METRIC, part).users
+        numbers = [_slice_cell(results, variant, part) for variant in results.variants]
         rows.append((plain_slice(part), [TableCell(f"{users:,}"), *numbers]))
-    return Table(f"{TESTED_METRIC.upper()} among all items", ["Slice", "Users", *results.variants], rows)
+    return Table(
+        f"{TESTED_METRIC.upper()} among all items, with 95 % intervals over users",
+        ["Slice", "Users", *results.variants],
+        rows,
+    )
+
+
+def _slice_cell(results: Results, variant: str, part: str) -> TableCell:
+    """The mean with its interval over users below it, and the mark of a paired test where users suffice."""
+    cell, interval = results.cell(variant, FULL, TESTED_METRIC, part), results.interval(variant, TESTED_METRIC, part)
+    verdict = results.verdicts.get(variant) if part == ALL else results.slice_verdicts.get((part, variant))
+    return TableCell(
+        cell.value,
+        _is_best(results, variant, FULL, TESTED_METRIC, part),
+        "" if verdict is None else verdict.mark,
+        "" if interval is None else f"{max(interval[0], 0):.4f} to {interval[1]:.4f}",
+    )
 
 
 def plain_slice(name: str) -> str:

@@ -7,6 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.evaluation.results import FEWEST_TESTED
 from tasks.evaluation.tables import metrics_markdown
 from tasks.report.accuracy import (
     accuracy_chart,
@@ -59,6 +60,7 @@ def render_page(sources: Sources, config: ReportConfig, title: str, made_at: dat
             reference=results.variants[0] if results.variants else None,
             beyond=beyond_table(results) if results.variants else None,
             slices=slice_table(results) if results.variants else None,
+            fewest_tested=FEWEST_TESTED,
             training=training_curves(sources),
             alignment=alignment_of(sources, config.alignment_items),
             cards=gallery(sources, maker, config.items, config.neighbours),
