@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -17,8 +18,9 @@ from tasks.answers import FAILED
 from tasks.describe_rows import AnswerWriter, RequestMaker, rows_with_items
 from tasks.engines.endpoint import EndpointConfig, EndpointEngine
 from tasks.engines.offline import OfflineConfig, OfflineEngine
+from tasks.engines.own_process import ProcessEngine
 from tasks.engines.protocol import Completion, Engine
-from tasks.generation import Generation
+from tasks.generation import Generation, run_generations
 from tasks.generation_keys import AskedView, wanted_generations
 from tasks.item_choice import chosen
 from tasks.item_text import TextLimiter, limiter_for
@@ -56,7 +58,9 @@ class DescribeConfig(BaseModel):
     max_attempts: int = Field(3, ge=1, description="runs that try an item again after its request failed")
     retry_failed: bool = Field(False, description="try failed requests again even beyond max_attempts")
     items: Path | None = Field(None, description="file of item ids, one a line: ask about these only; None: about all")
-    max_restarts: int = Field(10, ge=0, description="engine starts after the first in a run, before the stage gives up")
+    max_restarts: int = Field(
+        10, ge=0, description="starts of an engine after its first in a run, before the stage gives up"
+    )
     max_failed_share: float = Field(
         0.5, gt=0, le=1, description="above this share of failed requests, after the first 100, the run stops"
     )
@@ -79,11 +83,26 @@ def _engine_identity(config: DescribeConfig) -> dict[str, object]:
 
 
 def start_engine(config: DescribeConfig) -> Engine:
-    """Start the configured engine. Raises StageError if it doesn't start."""
-    if isinstance(config.engine, EndpointConfig):
-        return EndpointEngine(config.model, config.engine)
+    """Start the configured engine, on its device if it has one. Raises StageError if it doesn't start."""
+    engine = config.engine
+    if isinstance(engine, EndpointConfig):
+        return EndpointEngine(config.model, engine)
     pictures = any(prompt.needs_picture for prompt in load_prompts(config.prompts))
-    return OfflineEngine(config.model, config.revision, config.processor, config.engine, pictures)
+    start = partial(OfflineEngine, config.model, config.revision, config.processor, engine, pictures)
+    if not engine.devices:
+        return start()
+    (device,) = engine.devices
+    # Its own watch notices a hanging model first; the longer one here is for the process as a whole.
+    return ProcessEngine(start, {"CUDA_VISIBLE_DEVICES": device}, 2 * engine.hang_seconds)
+
+
+def one_device_each(config: DescribeConfig, requests: int) -> tuple[DescribeConfig, ...]:
+    """Return a configuration for each engine that so many requests need: no more than they fill."""
+    engine = config.engine
+    if isinstance(engine, EndpointConfig) or not engine.devices:
+        return (config,)
+    needed = engine.devices[: max(1, -(-requests // engine.in_flight))]
+    return tuple(config.model_copy(update={"engine": engine.model_copy(update={"devices": (d,)})}) for d in needed)
 
 
 class DescribeStage:
@@ -150,11 +169,15 @@ class DescribeStage:
         preparation = Preparation(rows, maker, config.workers, config.ahead)
         watch = _Watch(writer, plan.to_do, config.max_failed_share, report)
         try:
-            Generation(lambda: self._start(config), config.max_restarts).run(preparation, watch.accept)
+            run_generations(self._generations(plan.to_do), preparation, watch.accept)
         finally:
             preparation.close()
             writer.commit()
         return Outcome({"done": writer.done, **writer.statuses}, dict(writer.error_kinds))
+
+    def _generations(self, requests: int) -> list[Generation]:
+        configs = one_device_each(self.config, requests)
+        return [Generation(partial(self._start, config), config.max_restarts) for config in configs]
 
 
 class _Watch:

@@ -1,14 +1,16 @@
-"""Getting answers out of an engine that may fail: every request ends as one completion, whatever the engine does.
+"""Getting answers out of engines that may fail: every request ends as one completion, whatever an engine does.
 
-Requests flow without a barrier. When the engine dies or hangs it is started again, and what it had not answered is
+Requests flow without a barrier. When an engine dies or hangs it is started again, and what it had not answered is
 asked one request at a time: the one that brings it down a second time, alone, is the culprit and is recorded as failed,
 and all others get their answers. (One at a time rather than by halves: a start costs more than a few hundred single
-answers, see docs/decisions/engine-feeding.md.)
+answers, see docs/decisions/engine-feeding.md.) Several engines draw from one queue; each minds its own deaths.
 """
 
 import logging
+import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from tasks.engines.protocol import Completion, Engine, EngineDied, Request
@@ -24,31 +26,34 @@ Prepared = Request | Completion  # a row that could not become a request is a co
 
 
 class Generation:
-    """One run of requests through an engine that is started again when it dies."""
+    """Requests through one engine that is started when the first comes, and again when it dies."""
 
     def __init__(self, start_engine: Callable[[], Engine], max_restarts: int) -> None:
         self._start_engine = start_engine
         self._restarts_left = max_restarts
+        self._engine: Engine | None = None
         self._under_way: dict[str, Request] = {}
         self._suspects: deque[Request] = deque()  # were under way when an engine died
         self._deaths: Counter[str] = Counter()
 
-    def run(self, preparation: Preparation[Row, Prepared], accept: Callable[[list[Completion]], None]) -> None:
-        """Ask for everything that `preparation` gives; hand completions to `accept`, often (also none).
+    def answers(self, preparation: Preparation[Row, Prepared]) -> Iterator[list[Completion]]:
+        """Ask for everything that `preparation` gives; yield completions as they come, often none.
 
-        Raises StageError if the engine needs more starts than allowed.
+        The engine stays for a next call. Raises StageError if it needs more starts than allowed.
         """
-        engine = self._start_engine()
-        try:
-            while self._under_way or self._suspects or not preparation.exhausted:
-                try:
-                    accept(self._feed(engine, preparation))
-                    accept(self._finished(engine))
-                except EngineDied as death:
-                    engine.close()
-                    accept(self._after(death))
-                    engine = self._start_engine()
-        finally:
+        while self._under_way or self._suspects or not preparation.exhausted:
+            engine = self._engine = self._engine or self._start_engine()
+            try:
+                yield self._feed(engine, preparation)
+                yield self._finished(engine)
+            except EngineDied as death:
+                self.close()
+                yield self._after(death)
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
             engine.close()
 
     def _feed(self, engine: Engine, preparation: Preparation[Row, Prepared]) -> list[Completion]:
@@ -97,3 +102,48 @@ class Generation:
             return [Completion(lost[0].key, error_kind=death.kind, error_detail=str(death))]
         self._suspects.extendleft(reversed(lost))
         return []
+
+
+def run_generations(
+    generations: Sequence[Generation],
+    preparation: Preparation[Row, Prepared],
+    accept: Callable[[list[Completion]], None],
+) -> None:
+    """Ask for everything that `preparation` gives; hand completions to `accept`, one list at a time, often empty.
+
+    Each engine takes what it has room for, several in a thread each. What stops one of them stops all, and is raised.
+    """
+    if len(generations) == 1:
+        _run_one(generations[0], preparation, accept)
+        return
+    stop, accepting = threading.Event(), threading.Lock()
+
+    def accept_alone(completions: list[Completion]) -> None:
+        if stop.is_set():
+            raise _Stopped
+        with accepting:
+            accept(completions)
+
+    with ThreadPoolExecutor(len(generations), thread_name_prefix="generation") as pool:
+        threads = [pool.submit(_run_one, generation, preparation, accept_alone) for generation in generations]
+        try:
+            wait(threads, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+    for error in (thread.exception() for thread in threads):
+        if error is not None and not isinstance(error, _Stopped):
+            raise error
+
+
+class _Stopped(Exception):
+    """Another engine's thread failed, or the run was interrupted."""
+
+
+def _run_one(
+    generation: Generation, preparation: Preparation[Row, Prepared], accept: Callable[[list[Completion]], None]
+) -> None:
+    try:
+        for completions in generation.answers(preparation):
+            accept(completions)
+    finally:
+        generation.close()

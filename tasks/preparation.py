@@ -1,5 +1,6 @@
 """Work made ready ahead of an engine by threads, in order, never more than a bounded number of pieces."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,8 @@ Ready = TypeVar("Ready")
 class Preparation(Generic[Row, Ready]):
     """Takes rows from an iterator as they are needed and has `workers` threads make each ready.
 
-    At most `ahead` rows are under way or waiting to be taken: that bounds the decoded pictures in memory.
+    At most `ahead` rows are under way or waiting to be taken: that bounds the decoded pictures in memory. Several
+    threads may take.
     """
 
     def __init__(self, rows: Iterator[Row], prepare: Callable[[Row], Ready], workers: int, ahead: int) -> None:
@@ -22,19 +24,23 @@ class Preparation(Generic[Row, Ready]):
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
         self._waiting: deque[Future[Ready]] = deque()
         self._more = True
+        self._lock = threading.Lock()
 
     def take(self, wait: bool) -> Ready | None:
         """Return the next piece; None if there is none left or, without `wait`, it is not ready yet."""
-        self._fill()
-        if not self._waiting or not (wait or self._waiting[0].done()):
-            return None
-        return self._waiting.popleft().result()
+        with self._lock:
+            self._fill()
+            if not self._waiting or not (wait or self._waiting[0].done()):
+                return None
+            first = self._waiting.popleft()
+        return first.result()
 
     @property
     def exhausted(self) -> bool:
         """Whether all rows have been taken."""
-        self._fill()
-        return not self._waiting
+        with self._lock:
+            self._fill()
+            return not self._waiting
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.engines.protocol import Completion, EngineDied, Request
 from tasks.stage import StageError
@@ -49,8 +49,18 @@ class OfflineConfig(BaseModel):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory the engine may take")
     kv_cache_gib: int | None = Field(None, ge=1, description="cache size in GiB; None: what memory allows")
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share the model")
-    in_flight: int = Field(256, ge=1, description="requests handed to the engine ahead; bounds the pictures in memory")
+    devices: tuple[str, ...] = Field(
+        (),
+        description="an engine for each, in a process of its own: what it sees as CUDA_VISIBLE_DEVICES, such as "
+        "[0, 1], or ['0,1', '2,3'] with tensor_parallel_size 2; none: one engine, that sees all",
+    )
+    in_flight: int = Field(256, ge=1, description="requests handed to an engine ahead; bounds the pictures in memory")
     hang_seconds: float = Field(300.0, gt=0, description="no answer for so long, with requests under way: it hangs")
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _as_texts(cls, devices: Any) -> Any:
+        return [str(device) for device in devices] if isinstance(devices, list | tuple) else devices
 
 
 class OfflineEngine:

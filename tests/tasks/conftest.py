@@ -1,13 +1,22 @@
 """A shop made by hand, row by row, for the stages that read what others wrote."""
 
 import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from dmesr_model.model import ModelConfig
 from dmesr_model.sequences import Sequences, leave_one_out
@@ -21,7 +30,7 @@ from tasks.features import Dataset, open_features
 from tasks.generation_keys import wanted_generations
 from tasks.segment_keys import wanted_segments
 from tasks.semantics import encoder_digest
-from tasks.train import TrainStageConfig, Variant, model_refs
+from tasks.train import TrainStageConfig, Variant, wanted_models
 from tasks.trained_models import ModelRef
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,12 +95,13 @@ class HandMadeShop:
         self.store.table(INTERACTIONS).append(self._frame(INTERACTIONS, rows))
 
     def pretend_to_train(self, config: TrainStageConfig) -> list[ModelRef]:
-        """Models with weights as the seed left them, where trained ones would be."""
+        """Models with weights as the seed left them, where those trained on the present data would be."""
         dataset = Dataset(self.store, self.describe, self.embed, config.filters, self.work_folder)
         features, _ = open_features(dataset.features_folder())
         train = leave_one_out(Sequences.open(dataset.sequences_folder())).train
-        models = model_refs(config, dataset.keys, self.work_folder)
+        models = [wanted.to_train(dataset.keys) for wanted in wanted_models(config, dataset.keys, self.work_folder)]
         for model in models:
+            model.record_start(dataset.keys, datetime.now(UTC))
             made = build_model(features, train, ModelConfig(**model.settings["model"]), seed=model.seed)
             made.save_pretrained(model.checkpoint)
             records = [{"epoch": 0, "step": 3, "loss": 2.5, "alignment_loss": 1.0, "validation_ndcg_at_10": 0.1}]
@@ -181,3 +191,57 @@ def small_models() -> TrainStageConfig:
         Variant(name="id_only", model={**small, "views": [], "use_segments": False}),
     )
     return TrainStageConfig(variants=variants, seeds=(0, 1))
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A model of which only the tokenizer is there: enough to plan and to make requests."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+class AnsweringServer(ThreadingHTTPServer):
+    """Stands in for an OpenAI-compatible server: answers "about <user turn>", slower or with an error on command."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _AnswersAbout)
+        self.asked: Counter[str] = Counter()
+        self.keys: set[str | None] = set()
+        self.seconds = 0.0  # each answer takes so long
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _AnswersAbout(BaseHTTPRequestHandler):
+    server: AnsweringServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        user = body["messages"][-1]["content"][0]["text"]
+        self.server.asked[user] += 1
+        self.server.keys.add(self.headers["Authorization"])
+        time.sleep(self.server.seconds)
+        choice = {"message": {"content": f"about {user}"}, "finish_reason": "stop"}
+        content = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}).encode()
+        self.send_response(400 if "refuse" in user else 200)
+        self.send_header("Content-Length", str(len(content)))
+        with suppress(BrokenPipeError, ConnectionResetError):  # who asked was killed
+            self.end_headers()
+            self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def answering_server() -> Iterator[AnsweringServer]:
+    server = AnsweringServer()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
