@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from storage.references import TableRef
 from storage.schemas import RUNS, TableSchema
 from storage.tables import Store
+from tasks.memory import PeakMemory
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,8 @@ def run_stage(stage: Stage, report: ReportProgress) -> Summary:
         try:
             plan = stage.plan()
             logger.info(plan.sentence())
-            outcome = stage.run(plan, run_id, report) if plan.to_do else Outcome({"done": 0})
+            with PeakMemory() as peak:
+                outcome = stage.run(plan, run_id, report) if plan.to_do else Outcome({"done": 0})
         except Exception as error:
             _record(
                 stage, run_id, started_at, time.monotonic() - start, {}, reads, {}, f"{type(error).__name__}: {error}"
@@ -155,7 +157,8 @@ def run_stage(stage: Stage, report: ReportProgress) -> Summary:
         seconds = time.monotonic() - start
         counts = {"up_to_date": plan.up_to_date, **outcome.counts}
         writes = stage.store.references(*stage.writes)
-        _record(stage, run_id, started_at, seconds, counts, reads, writes, None)
+        memory = peak.figures() if plan.to_do else {}
+        _record(stage, run_id, started_at, seconds, {**counts, **memory}, reads, writes, None)
         return Summary(stage.name, run_id, plan.unit, counts, seconds, outcome.details, reads, writes)
 
 

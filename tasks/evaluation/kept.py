@@ -22,6 +22,20 @@ def evaluation_folder(work_folder: Path, key: str) -> Path:
     return work_folder / "evaluations" / key
 
 
+def experiments_folder(work_folder: Path) -> Path:
+    """Return the work folder of the experiments on a pipeline's data."""
+    return work_folder / "experiments"
+
+
+def find_evaluation(work_folder: Path, key: str) -> "KeptEvaluation | None":
+    """Return what is kept of an evaluation by the pipeline, or by an experiment on its data."""
+    for folder in (work_folder, experiments_folder(work_folder)):
+        kept = KeptEvaluation(evaluation_folder(folder, key))
+        if kept.exists:
+            return kept
+    return None
+
+
 @dataclass(frozen=True)
 class KeptEvaluation:
     """The folder of one model's (or baseline's) evaluation, under its evaluation key."""

@@ -12,7 +12,7 @@ import polars as pl
 from storage.schemas import METRICS
 from storage.tables import Store
 from tasks.evaluate import Candidate, EvaluateConfig, candidates
-from tasks.evaluation.kept import KeptEvaluation, evaluation_folder
+from tasks.evaluation.kept import KeptEvaluation, find_evaluation
 from tasks.evaluation.measures import FULL, PER_USER, SAMPLED
 from tasks.evaluation.significance import Comparison, confidence_interval, holm, paired_t_test
 from tasks.evaluation.slices import ALL
@@ -201,5 +201,5 @@ class Results:
 
 
 def _kept_evaluations(work_folder: Path, contender: Contender) -> list[KeptEvaluation]:
-    kept = [KeptEvaluation(evaluation_folder(work_folder, key)) for key in contender.keys]
-    return [evaluation for evaluation in kept if evaluation.exists]
+    found = (find_evaluation(work_folder, key) for key in contender.keys)
+    return [evaluation for evaluation in found if evaluation is not None]

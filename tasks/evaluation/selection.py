@@ -9,7 +9,7 @@ import polars as pl
 from storage.schemas import METRICS
 from storage.tables import Store
 from tasks.evaluate import Candidate
-from tasks.evaluation.kept import KeptEvaluation, evaluation_folder
+from tasks.evaluation.kept import KeptEvaluation, experiments_folder, find_evaluation
 from tasks.evaluation.measures import FULL
 from tasks.evaluation.results import TESTED_METRIC, Contender, Results, present_contenders
 from tasks.evaluation.slices import ALL
@@ -56,7 +56,7 @@ class Evaluations:
                 _at(row["created_at"]),
                 f"{row['users']:,}",
                 "–" if row["value"] is None else f"{row['value']:.4f}",
-                "present" if row["evaluation_key"] in present else "earlier" if self._is_kept(row) else "ranks gone",
+                "present" if row["evaluation_key"] in present else self._state(row),
             ]
             for row in shown.iter_rows(named=True)
         ]
@@ -80,14 +80,20 @@ class Evaluations:
                 f"no variant, model or evaluation is called {name!r}: the config's variants and baselines are {known}; "
                 f"keys (at least their first {_FEWEST_CHARACTERS} characters) are listed by dmesr compare --list"
             )
-        kept = [row for row in found.iter_rows(named=True) if self._is_kept(row)]
+        kept = [row for row in found.iter_rows(named=True) if self._kept(row) is not None]
         if not kept:
             raise StageError(f"the ranks behind evaluation {name} are gone from the work folder; run evaluate again")
         row = kept[0]
         return Contender(f"{row['variant']}/{row['seed']} {name[:_KEY_SHOWN]}", (row["evaluation_key"],))
 
-    def _is_kept(self, row: dict[str, object]) -> bool:
-        return KeptEvaluation(evaluation_folder(self._work_folder, str(row["evaluation_key"]))).exists
+    def _state(self, row: dict[str, object]) -> str:
+        kept = self._kept(row)
+        if kept is None:
+            return "ranks gone"
+        return "experiment" if kept.folder.is_relative_to(experiments_folder(self._work_folder)) else "earlier"
+
+    def _kept(self, row: dict[str, object]) -> KeptEvaluation | None:
+        return find_evaluation(self._work_folder, str(row["evaluation_key"]))
 
 
 def _check_comparable(results: Results) -> None:

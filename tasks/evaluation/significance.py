@@ -54,8 +54,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def confidence_interval(values_U: np.ndarray) -> tuple[float, float] | None:
-    """95 % interval of the mean over users, by the normal approximation; None with fewer than two of them."""
-    if len(values_U) < 2:
+    """95 % interval of the mean over users of a metric between 0 and 1, by Student's t.
+
+    None with fewer than two users, and where all have the same value: their spread, 0, would claim certainty.
+    """
+    from scipy.stats import t
+
+    count = len(values_U)
+    error = float(values_U.std(ddof=1)) / count**0.5 if count >= 2 else 0.0
+    if error == 0:
         return None
-    mean, error = float(values_U.mean()), float(values_U.std(ddof=1)) / len(values_U) ** 0.5
-    return mean - 1.96 * error, mean + 1.96 * error
+    mean, reach = float(values_U.mean()), float(t.ppf(0.975, count - 1)) * error
+    return max(mean - reach, 0.0), min(mean + reach, 1.0)

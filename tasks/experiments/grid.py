@@ -12,6 +12,7 @@ from pathlib import Path
 from storage.tables import Store
 from tasks.config import PipelineConfig, load_config
 from tasks.evaluate import EvaluateConfig, EvaluateStage, candidates
+from tasks.evaluation.kept import experiments_folder
 from tasks.evaluation.results import Contender, Results, present_contenders
 from tasks.experiments.cold_items import TRAINER_SPLIT, DatasetWithoutColdItems, EvaluateColdItems
 from tasks.experiments.config import ExperimentConfig, ExperimentData
@@ -77,7 +78,7 @@ class Grid:
     @property
     def folder(self) -> Path:
         """Where models and evaluations of all experiments on this pipeline lie."""
-        return self.pipeline.work_folder / "experiments"
+        return experiments_folder(self.pipeline.work_folder)
 
     def _contenders_of(self, backbone: str) -> Iterator[Contender]:
         by_name = {contender.name: contender for contender in self._contenders}

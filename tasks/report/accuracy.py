@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tasks.evaluation.measures import FULL, LIST_LENGTH, SAMPLED
-from tasks.evaluation.results import TESTED_METRIC, Results
+from tasks.evaluation.results import FEWEST_TESTED, TESTED_METRIC, Results
 from tasks.evaluation.slices import ALL
 from tasks.evaluation.tables import RECALL, SHOWN
 from tasks.report.figures import Bar, Line, bar_chart, line_chart
@@ -132,9 +132,9 @@ def _slice_cell(results: Results, variant: str, part: str) -> TableCell:
     verdict = results.verdicts.get(variant) if part == ALL else results.slice_verdicts.get((part, variant))
     return TableCell(
         cell.value,
-        _is_best(results, variant, FULL, TESTED_METRIC, part),
+        cell.users >= FEWEST_TESTED and _is_best(results, variant, FULL, TESTED_METRIC, part),
         "" if verdict is None else verdict.mark,
-        "" if interval is None else f"{max(interval[0], 0):.4f} to {interval[1]:.4f}",
+        "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
     )
 
 

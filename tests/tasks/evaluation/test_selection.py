@@ -94,3 +94,15 @@ def test_ranks_are_those_of_the_evaluation(evaluated) -> None:
     wanted = np.where(ranks <= 5, 1 / np.log2(1.0 + ranks), 0)
     results = Evaluations(shop.store, shop.work_folder, present).results_of(["dmesr/0"])
     assert results.user_gains("dmesr/0", "ndcg@5") == pytest.approx(wanted)
+
+
+def test_an_experiments_evaluations_can_be_named_too(evaluated) -> None:
+    shop, present = evaluated
+    moved = shop.work_folder / "experiments" / "evaluations" / present[0].key
+    moved.parent.mkdir(parents=True)
+    ranks_folder(shop.work_folder, present[0]).rename(moved)
+    evaluations = Evaluations(shop.store, shop.work_folder, present[1:])
+    states = {row[2]: row[-1] for row in evaluations.listing().rows}
+    assert states[present[0].key[:12]] == "experiment"
+    results = evaluations.results_of([present[0].key[:12], "id_only"])
+    assert len(results.verdicts) == 1

@@ -36,3 +36,12 @@ def test_holm_by_hand() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.7, 0.6]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_interval_by_hand() -> None:
+    # 0.2, 0.4, 0.6, 0.4: mean 0.4, deviation sqrt(0.08 / 3) = 0.1633, error 0.0816; t(0.975, 3) = 3.182: 0.4 ± 0.2598.
+    assert confidence_interval(np.array([0.2, 0.4, 0.6, 0.4])) == pytest.approx((0.1402, 0.6598), abs=1e-4)
+    # Two users, 0 and 1: t(0.975, 1) = 12.7 reaches far beyond what a metric can be.
+    assert confidence_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
+    # Nobody's target was found: a spread of 0 says nothing of the next hundred users.
+    assert confidence_interval(np.zeros(100)) is None

@@ -47,6 +47,7 @@ def test_the_page_holds_everything_and_nothing_hostile(reported_shop, small_mode
     for name in ("accuracy", "slices", "training", "alignment", "items", "users", "troubles", "runs"):
         assert f'id="{name}"' in html
     assert "duplicate_id" in html
+    assert '<th scope="col">MiB of memory</th>' in html
     assert "refusal" in html
     pictures = page.all("img")
     assert pictures and all(picture["alt"] and (picture["src"] or "").startswith("data:") for picture in pictures)
