@@ -1,17 +1,22 @@
 """Accuracy of DMESR and its ablations: leave-one-out by time, full ranking, seen items filtered, ties pessimistic.
 
     python benchmarks/model_data.py DATA_FOLDER WORK_FOLDER
-    python benchmarks/model_quality.py WORK_FOLDER/ml-100k --rows full plain_sum id_only --seeds 0 1 2
-    python benchmarks/model_quality.py WORK_FOLDER/ml-100k --table
+    python benchmarks/model_quality.py WORK_FOLDER/ml-100k --search id_only plain_sum full --table
+    python benchmarks/model_quality.py WORK_FOLDER/ml-100k --rows id_only plain_sum full no_alignment --table
 
-Each finished (row, seed) is kept under DATASET/quality and not run again. All rows share a recipe, see RECIPES;
-early stopping is on validation NDCG@10. The paired test is Wilcoxon's signed-rank test over users, on each user's mean
-NDCG@10 over the seeds that both rows have.
+`--search` trains a row with seed 0 at every point of the grid of its dataset and reports validation alone; `--rows`
+trains it with all seeds at its best point of validation NDCG@10. Ablations are trained at that of their full model.
+A finished run is kept under DATASET/quality and not run again. Early stopping is on validation NDCG@10. The paired test
+is Wilcoxon's signed-rank test over users, on each user's mean NDCG@10 over the seeds that both rows have; its interval
+is a bootstrap of users.
 """
 
 import argparse
 import json
 import shutil
+import time
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +32,10 @@ from dmesr_model.ranking import rank_targets
 from dmesr_model.sequences import Sequences, leave_one_out
 from dmesr_model.trainer import TrainConfig, fit
 
-ID_ONLY = {"views": [], "use_segments": False, "id_dropout": 0.0}
+ID_ONLY = {"views": [], "use_segments": False}
 ROWS: dict[str, dict[str, object]] = {
     "full": {},
-    "plain_sum": {"views": ["text"], "use_segments": False, "fusion": "none", "id_dropout": 0.0},
+    "plain_sum": {"views": ["text"], "use_segments": False, "fusion": "none"},
     "id_only": ID_ONLY,
     "no_alignment": {"alignment_weight": 0.0},
     "no_fusion": {"fusion": "none"},
@@ -38,46 +43,66 @@ ROWS: dict[str, dict[str, object]] = {
     "no_original_text": {"use_segments": False},
     "text_view_alone": {"views": ["text"]},
     "joint_view_alone": {"views": ["joint"]},
+    "no_coarse_views": {"views": []},
     "no_id": {"id_mode": "none"},
     "gru4rec_full": {"backbone": "gru4rec"},
     "gru4rec_id_only": {"backbone": "gru4rec", **ID_ONLY},
     "bert4rec_full": {"backbone": "bert4rec"},
     "bert4rec_id_only": {"backbone": "bert4rec", **ID_ONLY},
 }
+SEARCHED = ("full", "plain_sum", "id_only", "gru4rec_full", "gru4rec_id_only", "bert4rec_full", "bert4rec_id_only")
+Point = dict[str, float]
+GRIDS: dict[str, dict[str, list[float]]] = {
+    "ml-100k": {"learning_rate": [0.004], "dropout": [0.3, 0.5]},
+    "microlens-25k": {"learning_rate": [0.002], "dropout": [0.3]},
+}
 RECIPES: dict[str, dict[str, object]] = {
-    "ml-100k": {"max_epochs": 60, "patience": 6, "optimizer": {"learning_rate": 0.002}},
+    "ml-100k": {"max_epochs": 40, "patience": 6},
     "microlens-25k": {
         "max_epochs": 30,
         "patience": 3,
         "batch_size": 512,
-        "optimizer": {"learning_rate": 0.002},
         "loss": {"kind": "sampled_softmax", "negatives": 1024},
     },
 }
+BERT4REC_RECIPE: dict[str, object] = {}
+LENGTHS = {"ml-100k": 100, "microlens-25k": 20}
 
 
-def measure(dataset: Path, row: str, seed: int) -> dict[str, object]:
-    """Train one row with one seed; test accuracy, per-user NDCG@10, and what alignment and attention look like."""
+def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> None:
+    """Train one row with one seed, and write its accuracy and what alignment and attention look like to `path`."""
     features, sequences = ItemFeatures.open(dataset / "features"), Sequences.open(dataset / "sequences")
-    settings = {"max_length": 100 if dataset.name == "ml-100k" else 20, **ROWS[row]}
-    settings = {"views": list(features.views), **settings}
-    output = dataset / "quality" / f"{row}-{seed}"
-    config = TrainConfig.model_validate({**RECIPES[dataset.name], "seed": seed})
+    settings: dict[str, object] = {
+        "views": list(features.views),
+        "max_length": LENGTHS[dataset.name],
+        "id_dropout": 0.0,
+        "dropout": point["dropout"],
+        **ROWS[row],
+    }
+    recipe = {**RECIPES[dataset.name], **(BERT4REC_RECIPE if row.startswith("bert4rec") else {})}
+    config = TrainConfig.model_validate(
+        {**recipe, "seed": seed, "optimizer": {"learning_rate": point["learning_rate"]}}
+    )
+    output, started = path.with_suffix(""), time.process_time()
     summary = fit(features, sequences, ModelConfig.model_validate(settings), config, output)
+    cpu_seconds = time.process_time() - started
     model = DMESR.from_pretrained(output / "model")
     ranks = rank_targets(model, features, leave_one_out(sequences).test)
-    shutil.rmtree(output / "checkpoints")
-    return {
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    result = {
         "row": row,
         "seed": seed,
+        "point": point,
         "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),
         "hr_at_10": float(hit_rate_at_k(ranks, 10).mean()),
         "validation": summary.validation_ndcg_at_10,
         "epochs": summary.epochs,
-        "seconds": summary.seconds,
+        "parameters": summary.parameters,
+        "cpu_seconds": cpu_seconds,
         "inside": look_inside(model, features),
         "per_user": ndcg_at_k(ranks, 10).tolist(),
     }
+    path.write_text(json.dumps(result))
 
 
 def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
@@ -96,31 +121,81 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
     return found
 
 
-def print_table(results: list[dict], against: str) -> None:
-    """One line a row: mean ± sd over seeds, and the paired comparison with one row."""
-    print(f"| row | seeds | test NDCG@10 | test HR@10 | validation NDCG@10 | p against {against} | epochs | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    per_user = {(result["row"], result["seed"]): np.array(result["per_user"]) for result in results}
-    for row in ROWS:
-        mine = [result for result in results if result["row"] == row]
+def grid_of(dataset: Path) -> list[Point]:
+    grid = GRIDS[dataset.name]
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def path_of(dataset: Path, row: str, seed: int, point: Point) -> Path:
+    settings = "-".join(f"{name}={value}" for name, value in point.items())
+    return dataset / "quality" / f"{row}-{settings}-{seed}.json"
+
+
+def best_point(dataset: Path, row: str) -> Point:
+    """The searched point of best validation NDCG@10; an ablation takes that of its full model."""
+    searched = row if row in SEARCHED else "full"
+    found = {}
+    for number, point in enumerate(grid_of(dataset)):
+        path = path_of(dataset, searched, 0, point)
+        if path.exists():
+            found[number] = json.loads(path.read_text())["validation"]
+    return grid_of(dataset)[max(found, key=lambda number: found[number]) if found else 0]
+
+
+def run_once(dataset: Path, row: str, seed: int, point: Point) -> None:
+    path = path_of(dataset, row, seed, point)
+    if not path.exists():
+        measure(dataset, row, seed, point, path)
+        result = json.loads(path.read_text())
+        print(f"{path.stem}: validation {result['validation']:.4f}, {result['epochs']} epochs", flush=True)
+
+
+def paired(ours_U: np.ndarray, theirs_U: np.ndarray) -> str:
+    """Mean difference, its 95 % interval over users, and Wilcoxon's p."""
+    gap_U = ours_U - theirs_U
+    draws = np.random.default_rng(0).integers(len(gap_U), size=(2000, len(gap_U)))
+    low, high = np.quantile(gap_U[draws].mean(axis=1), [0.025, 0.975])
+    return f"{gap_U.mean():+.4f} ({low:+.4f} to {high:+.4f}), p {wilcoxon(ours_U, theirs_U).pvalue:.3f}"
+
+
+def print_table(dataset: Path, against: list[str]) -> None:
+    """One line a row: mean ± sd over seeds, and the paired comparison with other rows."""
+    results = {row: read_row(dataset, row) for row in ROWS}
+    compared = " | ".join(f"test NDCG@10 − {other}" for other in against)
+    print(f"| row | seeds | dropout | test NDCG@10 | test HR@10 | validation NDCG@10 | {compared} | epochs | CPU s |")
+    print("| --- " * (8 + len(against)) + "|")
+    for row, mine in results.items():
         if not mine:
             continue
-        shared = [seed for name, seed in per_user if name == row and (against, seed) in per_user]
-        p_value = "–"
-        if row != against and shared:
-            ours = np.mean([per_user[row, seed] for seed in shared], axis=0)
-            theirs = np.mean([per_user[against, seed] for seed in shared], axis=0)
-            p_value = f"{wilcoxon(ours, theirs).pvalue:.3f} ({ours.mean() - theirs.mean():+.4f})"
-        columns = [spread(mine, name) for name in ("ndcg_at_10", "hr_at_10", "validation")]
-        epochs, seconds = (np.mean([result[name] for result in mine]) for name in ("epochs", "seconds"))
-        print(f"| {row} | {len(mine)} | {' | '.join(columns)} | {p_value} | {epochs:.0f} | {seconds:.0f} |")
-    for result in results:
-        if result["inside"]:
-            inside = ", ".join(f"{name} {value:.3f}" for name, value in result["inside"].items())
-            print(f"- {result['row']}, seed {result['seed']}: {inside}")
+        cells = [spread(mine.values(), name) for name in ("ndcg_at_10", "hr_at_10", "validation")]
+        for other in against:
+            shared = sorted(mine.keys() & results[other].keys())
+            ours, theirs = (
+                np.mean([found[seed]["per_user"] for seed in shared], axis=0) if shared else np.zeros(1)
+                for found in (mine, results[other])
+            )
+            cells.append("–" if row == other or not shared else paired(ours, theirs))
+        epochs, seconds = (np.mean([run[name] for run in mine.values()]) for name in ("epochs", "cpu_seconds"))
+        dropout = best_point(dataset, row)["dropout"]
+        print(f"| {row} | {len(mine)} | {dropout} | {' | '.join(cells)} | {epochs:.0f} | {seconds:.0f} |")
+    for row, mine in results.items():
+        inside = {name: f"{np.mean([run['inside'][name] for run in mine.values()]):.3f}" for name in names_inside(mine)}
+        if inside:
+            print(f"- {row}: " + ", ".join(f"{name} {value}" for name, value in inside.items()))
 
 
-def spread(results: list[dict], name: str) -> str:
+def names_inside(runs: dict[int, dict]) -> list[str]:
+    return list(next(iter(runs.values()))["inside"]) if runs else []
+
+
+def read_row(dataset: Path, row: str) -> dict[int, dict]:
+    """Finished runs of a row at its best point, by seed."""
+    point = best_point(dataset, row)
+    paths = {seed: path_of(dataset, row, seed, point) for seed in range(100)}
+    return {seed: json.loads(path.read_text()) for seed, path in paths.items() if path.exists()}
+
+
+def spread(results: Iterable[dict], name: str) -> str:
     values = np.array([result[name] for result in results])
     return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
 
@@ -128,21 +203,21 @@ def spread(results: list[dict], name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="a folder that model_data.py wrote")
+    parser.add_argument("--search", nargs="+", choices=SEARCHED, default=[])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--table", action="store_true", help="print the table of all finished runs")
-    parser.add_argument("--against", choices=ROWS, default="id_only")
+    parser.add_argument("--against", nargs="+", choices=ROWS, default=["id_only", "plain_sum"])
     options = parser.parse_args()
-    folder = options.dataset / "quality"
-    folder.mkdir(exist_ok=True)
+    (options.dataset / "quality").mkdir(exist_ok=True)
+    for row in options.search:
+        for point in grid_of(options.dataset):
+            run_once(options.dataset, row, 0, point)
     for seed in options.seeds:
         for row in options.rows:
-            path = folder / f"{row}-{seed}.json"
-            if not path.exists():
-                path.write_text(json.dumps(measure(options.dataset, row, seed)))
-                print(path.name, {k: v for k, v in json.loads(path.read_text()).items() if k != "per_user"}, flush=True)
+            run_once(options.dataset, row, seed, best_point(options.dataset, row))
     if options.table:
-        print_table([json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))], options.against)
+        print_table(options.dataset, options.against)
 
 
 if __name__ == "__main__":
