@@ -2,6 +2,7 @@
 
 from prefect.artifacts import create_markdown_artifact
 
+from flows.findings import findings
 from flows.overview import present_results
 from tasks.config import PipelineConfig
 from tasks.stage import Plan, Summary
@@ -25,6 +26,13 @@ def publish_summary(summary: Summary) -> None:
     create_markdown_artifact(
         summary_markdown(summary), key=f"{summary.stage}-summary", description=f"What {summary.stage} did"
     )
+
+
+def publish_findings(config: PipelineConfig, summary: Summary) -> None:
+    """Publish what the stage found: `rejects`, `captions`, `training-curves` or `metrics`. Nothing for other stages."""
+    if found := findings(config, summary):
+        key, description, text = found
+        create_markdown_artifact(text, key=key, description=description)
 
 
 def publish_metrics(config: PipelineConfig) -> None:

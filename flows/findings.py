@@ -1,0 +1,168 @@
+"""What each stage found, as Markdown for the UI: refused rows, captions with pictures, curves, metrics against before.
+
+Knows nothing of Prefect. Pictures stand in the text as data URIs, small: an artifact is a row of Prefect's database.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from flows.overview import present_results
+from storage.pictures import PictureStore
+from storage.schemas import CREATED_AT, GENERATION_KEY, GENERATIONS, ITEM_ID, ITEMS, METRICS, REJECTS, RUN_ID
+from tasks.config import PipelineConfig
+from tasks.evaluation.measures import FULL
+from tasks.evaluation.slices import ALL
+from tasks.report.thumbnails import Thumbnails
+from tasks.semantics import current_generations
+from tasks.stage import Summary
+
+_ROWS = 20
+_GALLERY = 12
+_SIDE = 96  # pixels
+
+
+def findings(config: PipelineConfig, summary: Summary) -> tuple[str, str, str] | None:
+    """Return key, description and Markdown of what a stage found, if its kind has anything to show."""
+    tellers: dict[str, tuple[str, str, Callable[[PipelineConfig, Summary], str]]] = {
+        "ingest": ("rejects", "Rows and pictures refused", rejects),
+        "describe": ("captions", "The newest answers", captions),
+        "train": ("training-curves", "Loss and validation by epoch", training_curves),
+        "evaluate": ("metrics", "All test users, and against the evaluation before", metrics),
+    }
+    if summary.stage not in tellers:
+        return None
+    key, description, tell = tellers[summary.stage]
+    return key, description, tell(config, summary)
+
+
+def rejects(config: PipelineConfig, summary: Summary) -> str:
+    """Return how many rows each reason has, and those of this run."""
+    table = config.open_store().table(REJECTS).scan()
+    reasons = table.group_by("stage", "field", "reason").len("rows").sort("rows", descending=True).collect()
+    if reasons.is_empty():
+        return "Nothing was ever refused."
+    columns = ("source", "row", ITEM_ID, "field", "reason", "detail")
+    new = table.filter(pl.col(RUN_ID) == summary.run_id).select(columns).collect()
+    this_run = _markdown_table(columns, new.head(_ROWS).iter_rows()) if new.height else "Nothing new in this run."
+    return "\n\n".join(
+        [
+            "# Refused in this run",
+            f"{new.height:,} rows" + (f", the first {_ROWS} shown" if new.height > _ROWS else ""),
+            this_run,
+            "# Refused so far",
+            _markdown_table(reasons.columns, reasons.iter_rows()),
+        ]
+    )
+
+
+def captions(config: PipelineConfig, _summary: Summary) -> str:
+    """Return the newest answers beside their items' pictures."""
+    store = config.open_store()
+    times = store.table(GENERATIONS).scan().select(GENERATION_KEY, CREATED_AT)
+    answers = current_generations(store, config.describe).filter(pl.col("text").is_not_null())
+    dated = answers.join(times, on=GENERATION_KEY, how="inner")
+    newest = dated.sort(CREATED_AT, descending=True).head(4 * _GALLERY)
+    columns = (ITEM_ID, "title", "image_reference", "image_digest")
+    rows = newest.join(store.table(ITEMS).scan().select(columns), on=ITEM_ID, how="left").collect()
+    thumbnails = Thumbnails(PictureStore(store), _SIDE)
+    cells = []
+    for item in rows[ITEM_ID].unique(maintain_order=True).to_list()[:_GALLERY]:
+        mine = rows.filter(pl.col(ITEM_ID) == item)
+        row = mine.row(0, named=True)
+        uri = thumbnails.of(row["image_reference"], row["image_digest"])
+        answers_of = "<br>".join(f"**{view}**: {text}" for view, text in mine.select("view", "text").iter_rows())
+        cells.append((f"![{item}]({uri})" if uri else "no picture", f"{item}<br>{row['title'] or ''}", answers_of))
+    return _markdown_table(("picture", "item", "what the model says"), cells)
+
+
+def training_curves(config: PipelineConfig, _summary: Summary) -> str:
+    """Return loss and validation NDCG@10 by epoch of the models trained last, as a picture."""
+    folders = sorted((config.work_folder / "models").glob("*/progress.jsonl"), key=lambda path: path.stat().st_mtime)
+    curves = {_model_name(path): _epochs(path) for path in folders[-8:]}
+    curves = {name: epochs for name, epochs in curves.items() if epochs}
+    if not curves:
+        return "No model has finished an epoch yet."
+    last = [
+        (name, len(epochs), f"{epochs[-1]['loss']:.4f}", f"{max(e['validation_ndcg_at_10'] for e in epochs):.4f}")
+        for name, epochs in curves.items()
+    ]
+    table = _markdown_table(("model", "epochs", "last loss", "best validation NDCG@10"), last)
+    return f"![training curves](data:image/png;base64,{_drawn(curves)})\n\n{table}"
+
+
+def metrics(config: PipelineConfig, _summary: Summary) -> str:
+    """Return the metrics of the present models, and what they were in the evaluation before."""
+    from tasks.evaluation.tables import metrics_markdown
+
+    results = present_results(config)
+    table = config.open_store().table(METRICS).scan()
+    everybody = table.filter((pl.col("protocol") == FULL) & (pl.col("slice") == ALL) & pl.col("value").is_not_null())
+    keys = results.rows["evaluation_key"].unique()
+    now = _means(everybody.filter(pl.col("evaluation_key").is_in(keys.implode())))
+    older = everybody.filter(~pl.col("evaluation_key").is_in(keys.implode())).collect()
+    text = metrics_markdown(results)
+    last = older.sort(CREATED_AT)[RUN_ID].tail(1)
+    before = _means(older.lazy().filter(pl.col(RUN_ID).is_in(last.implode())))
+    both = now.join(before, on=("variant", "metric"), how="inner", suffix="_before").sort("variant", "metric")
+    if both.is_empty():
+        return text + "\n\nThere is no earlier evaluation to compare with."
+    changes = [
+        (variant, metric, f"{was:.4f}", f"{value:.4f}", f"{value - was:+.4f}")
+        for variant, metric, value, was in both.iter_rows()
+        if metric.partition("@")[0] in ("hr", "ndcg", "mrr")
+    ]
+    head = ("model", "metric", "before", "now", "change")
+    note = "Another test set where events came in: a change is not yet a verdict on the model."
+    return f"{text}\n\n**Against the evaluation before**\n\n{_markdown_table(head, changes)}\n\n{note}"
+
+
+def _means(rows: pl.LazyFrame) -> pl.DataFrame:
+    return rows.group_by("variant", "metric").agg(pl.col("value").mean()).collect()
+
+
+def _epochs(path: Path) -> list[dict[str, float]]:
+    """Whole lines only: a running training may be writing the last one."""
+    lines = path.read_text().splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [row for row in rows if row.get("epoch_ended")]
+
+
+def _model_name(path: Path) -> str:
+    about = path.with_name("about.json")
+    named = json.loads(about.read_text()) if about.exists() else {}
+    name = f"{named['variant']}, seed {named['seed']}" if {"variant", "seed"} <= named.keys() else "model"
+    return f"{name} ({path.parent.name[:6]})"
+
+
+def _drawn(curves: dict[str, list[dict[str, float]]]) -> str:
+    """Return the curves as a PNG in base64."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), dpi=80, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, epochs in curves.items():
+        numbers = [int(epoch["epoch"]) + 1 for epoch in epochs]
+        left.plot(numbers, [epoch["loss"] for epoch in epochs], marker=".")
+        right.plot(numbers, [epoch["validation_ndcg_at_10"] for epoch in epochs], marker=".", label=name)
+    for axes, title in ((left, "training loss"), (right, "validation NDCG@10")):
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    right.legend(fontsize=7)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
