@@ -45,6 +45,7 @@ ROWS: dict[str, dict[str, object]] = {
     "joint_view_alone": {"views": ["joint"]},
     "no_coarse_views": {"views": []},
     "no_id": {"id_mode": "none"},
+    "id_hidden": {"id_dropout": 0.1},
     "gru4rec_full": {"backbone": "gru4rec"},
     "gru4rec_id_only": {"backbone": "gru4rec", **ID_ONLY},
     "bert4rec_full": {"backbone": "bert4rec"},

@@ -99,11 +99,11 @@ Backbone = SASRec | BERT4Rec | GRU4Rec
 
 def build_backbone(config: ModelConfig) -> Backbone:
     if config.backbone == "gru4rec":
-        return GRU4Rec(config.width, config.layers, config.dropout)
+        return GRU4Rec(config.stream_width, config.layers, config.dropout)
     attention_backbone = SASRec if config.backbone == "sasrec" else BERT4Rec
     # BERT4Rec finds a mask's neighbours by position alone, so its positions start as long as the scaled item tokens.
-    std = INITIAL_STD if config.backbone == "sasrec" else INITIAL_STD * config.width**0.5
-    positions = PositionEmbedding(config.max_length, config.width, config.positions, std)
+    std = INITIAL_STD if config.backbone == "sasrec" else INITIAL_STD * config.stream_width**0.5
+    positions = PositionEmbedding(config.max_length, config.stream_width, config.positions, std)
     return attention_backbone(
-        config.width, config.layers, config.heads, config.feedforward_multiple, config.dropout, positions
+        config.stream_width, config.layers, config.heads, config.feedforward_multiple, config.dropout, positions
     )

@@ -86,7 +86,7 @@ def _encode_users(model: DMESR, item_vectors_ND: np.ndarray, history_BT: np.ndar
         last_B, known_B = np.maximum(length_B - 1, 0), length_B > 0
         valid_BT = history_BT != PAD_INDEX
     rows_BTW = item_vectors_ND[np.maximum(history_BT - 1, 0)]
-    tokens_BTSD = torch.from_numpy(rows_BTW).to(device).unflatten(-1, (model.items.stream_count, -1))
+    tokens_BTSD = torch.from_numpy(rows_BTW).to(device).unflatten(-1, (model.config.stream_count, -1))
     users_BTW = model.encode_sequences(
         tokens_BTSD.permute(2, 0, 1, 3),
         torch.from_numpy(valid_BT).to(device),

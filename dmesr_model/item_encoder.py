@@ -63,28 +63,23 @@ class ItemEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig, encoder_width: int, trained_items: int) -> None:
         super().__init__()
-        self.width = config.width
+        self.width = config.stream_width
         self.view_count = len(config.views or ())
-        two_sided = self.view_count > 0 and config.use_segments
         self.adapters = nn.ModuleList(
-            Adapter(encoder_width, config.adapter_width, config.width, config.dropout)
+            Adapter(encoder_width, config.adapter_width, self.width, config.dropout)
             for _ in range(self.view_count + config.use_segments)
         )
         self.pools = nn.ModuleList(
-            AttentionPool(config.width) for _ in range((self.view_count > 0) + config.use_segments)
+            AttentionPool(self.width) for _ in range((self.view_count > 0) + config.use_segments)
         )
         self.fusion: ItemFusion | None = None
-        if config.fusion == "item" and two_sided:
-            self.fusion = ItemFusion(config.width, config.heads, config.feedforward_multiple, config.dropout)
+        if config.fusion == "item" and config.stream_count == 2:
+            self.fusion = ItemFusion(self.width, config.heads, config.feedforward_multiple, config.dropout)
         self.identity: ItemIdentity | None = None
         if config.id_mode != "none":
-            self.identity = ItemIdentity(trained_items, config.width, config.id_dropout)
+            self.identity = ItemIdentity(trained_items, self.width, config.id_dropout)
         concatenated = config.id_mode == "concatenated" and len(self.pools) > 0
-        self.joint = nn.Linear(2 * config.width, config.width) if concatenated else None
-
-    @property
-    def stream_count(self) -> int:
-        return max(len(self.pools), 1)
+        self.joint = nn.Linear(2 * self.width, self.width) if concatenated else None
 
     def forward(self, items: ItemBatch) -> ItemTokens:
         coarse_NVD = self.adapt_views(items)

@@ -34,16 +34,16 @@ class DMESR(nn.Module, ModelHubMixin):
         self.encoder_width = encoder_width
         self.item_ids = tuple(item_ids)
         self.items = ItemEncoder(config, encoder_width, len(self.item_ids))
-        fused_sequences = config.fusion == "sequence" and self.items.stream_count == 2
+        fused_sequences = config.fusion == "sequence" and config.stream_count == 2
         self.sequence_fusion = (
-            SequenceFusion(config.width, config.heads, config.feedforward_multiple, config.dropout)
+            SequenceFusion(config.stream_width, config.heads, config.feedforward_multiple, config.dropout)
             if fused_sequences
             else None
         )
         self.backbone = build_backbone(config)
         self.mask_SD: nn.Parameter | None = None
         if not self.backbone.causal:
-            self.mask_SD = nn.Parameter(torch.randn(self.items.stream_count, config.width) * INITIAL_STD)
+            self.mask_SD = nn.Parameter(torch.randn(config.stream_count, config.stream_width) * INITIAL_STD)
         aligned = config.alignment_weight > 0 and len(config.views) > 1
         self.log_temperature = nn.Parameter(torch.tensor(config.alignment_temperature).log()) if aligned else None
         draw_initial_weights(self)
@@ -51,7 +51,7 @@ class DMESR(nn.Module, ModelHubMixin):
     @property
     def vector_width(self) -> int:
         """Numbers of a served vector: S streams of width d."""
-        return self.items.stream_count * self.config.width
+        return self.config.width
 
     @property
     def history_length(self) -> int:
@@ -71,7 +71,7 @@ class DMESR(nn.Module, ModelHubMixin):
         """
         if masked_BT is not None and self.mask_SD is not None:
             tokens_SBTD = torch.where(masked_BT[None, :, :, None], self.mask_SD[:, None, None, :], tokens_SBTD)
-        scaled_SBTD = tokens_SBTD * self.config.width**0.5
+        scaled_SBTD = tokens_SBTD * self.config.stream_width**0.5
         if self.sequence_fusion is not None:
             scaled_SBTD = self.sequence_fusion(scaled_SBTD, valid_BT, self.backbone.causal)
         streams = len(scaled_SBTD)

@@ -40,13 +40,13 @@ class ModelConfig(BaseModel):
     )
     alignment_temperature: float = Field(default=0.1, gt=0, description="Start of the learnable InfoNCE temperature.")
     width: Count = Field(
-        default=64, description="d, numbers a token; the served vector is twice as wide with two streams."
+        default=64, description="Numbers of a served vector; with two streams each is d = width / 2 wide."
     )
     adapter_width: Count = Field(
         default=128, description="h, hidden numbers of an adapter, between encoder width and d."
     )
     layers: Count = Field(default=2, description="Blocks of the backbone.")
-    heads: Count = Field(default=2, description="Attention heads, in the backbone and in fusion; divides the width.")
+    heads: Count = Field(default=2, description="Attention heads, in the backbone and in fusion; divides d.")
     feedforward_multiple: Count = Field(
         default=1, description="Hidden width of a feed-forward layer, in multiples of d."
     )
@@ -58,10 +58,21 @@ class ModelConfig(BaseModel):
         default=100, ge=2, description="T, the most recent events a sequence keeps; attention grows as T²."
     )
 
+    @property
+    def stream_count(self) -> int:
+        """Two views of a sequence where an item has coarse views and its own text; else one."""
+        return 2 if self.views != () and self.use_segments else 1
+
+    @property
+    def stream_width(self) -> int:
+        """d, numbers of a token."""
+        return self.width // self.stream_count
+
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.stream_width * self.stream_count != self.width or self.stream_width % self.heads:
+            streams = f"{self.stream_count} streams of {self.heads} heads"
+            raise ValueError(f"width {self.width} is not divisible by {self.stream_count * self.heads}: {streams}")
         if self.views == () and not self.use_segments and self.id_mode == "none":
             raise ValueError("nothing to encode an item from: give views, use_segments or an id_mode")
         return self

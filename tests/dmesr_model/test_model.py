@@ -73,7 +73,10 @@ def weighs_one_token(name, model):
 @pytest.mark.parametrize("ablation", ["full", "gru4rec", "sequence fusion", "id only"])
 def test_no_leak_from_the_future(ablation, toy_features):
     model = build(toy_features(), **ABLATIONS[ablation]).eval()
-    tokens, valid = torch.randn(model.items.stream_count, 3, 7, 8), torch.ones(3, 7, dtype=torch.bool)
+    tokens, valid = (
+        torch.randn(model.config.stream_count, 3, 7, model.config.stream_width),
+        torch.ones(3, 7, dtype=torch.bool),
+    )
     before = model.encode_sequences(tokens, valid)
     for changed in range(1, 7):
         altered = tokens.clone()
@@ -87,7 +90,7 @@ def test_neither_batch_nor_padding_changes_a_vector(ablation, toy_features, toy_
     features, sequences = toy_features(), toy_sequences(users=9)
     model = build(features, **ABLATIONS[ablation])
     items = encode_items(model, features)
-    assert items.shape == (24, model.vector_width)
+    assert items.shape == (24, SMALL["width"])  # one stream of 8 numbers, or two of 4
     assert items.dtype == np.float32
     np.testing.assert_allclose(encode_items(model, features, batch_size=5), items, atol=1e-5)
     users = encode_sequences(model, items, sequences)
@@ -143,7 +146,9 @@ def test_events_of_items_without_vectors_are_skipped(toy_features):
 def test_impossible_configs_are_refused():
     with pytest.raises(ValueError, match="nothing to encode"):
         ModelConfig(views=(), use_segments=False, id_mode="none")
-    with pytest.raises(ValueError, match="divisible"):
-        ModelConfig(width=9, heads=2)
+    with pytest.raises(ValueError, match="not divisible by 4: 2 streams of 2 heads"):
+        ModelConfig(width=10, heads=2)
+    with pytest.raises(ValueError, match="not divisible by 2: 1 streams of 2 heads"):
+        ModelConfig(views=(), width=9, heads=2)
     with pytest.raises(ValueError, match="extra"):
         ModelConfig(widht=8)

@@ -15,7 +15,7 @@ from dmesr_model.trainer import TrainConfig, fit
 def test_toy_set_is_learned(backbone, toy_features, toy_sequences, tmp_path):
     features, sequences = toy_features(), toy_sequences()
     model_config = ModelConfig(
-        backbone=backbone, width=32, adapter_width=32, layers=1, dropout=0.0, id_dropout=0.0, max_length=16
+        backbone=backbone, width=64, adapter_width=32, layers=1, dropout=0.0, id_dropout=0.0, max_length=16
     )
     train_config = TrainConfig(
         split="none",
