@@ -1,28 +1,34 @@
 # docker build --target cpu -t dmesr:cpu .      docker build --target gpu -t dmesr:gpu .
-# Not built where it was written (no container engine there): see docs/decisions/setup-containers.md for what was tried.
+# Not built where it was written (no container engine there): docs/decisions/setup-containers.md says what was tried.
+ARG BASE=python:3.11.13-slim-bookworm
 
-FROM python:3.11-slim-bookworm AS base
+FROM ${BASE} AS base
+# libGL and GLib: OpenCV, which vLLM imports; libnuma and a compiler: vLLM on a CPU, and Triton's kernels on a GPU.
+# Unpinned: Debian deletes superseded versions from its mirrors, and a pinned one would soon not build.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 libgomp1 libnuma1 gcc g++ \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 dmesr \
-    && mkdir -p /srv/dmesr /srv/workspace && chown dmesr /srv/dmesr /srv/workspace
+    && mkdir -p /srv/dmesr/workspace /home/dmesr/.cache && chown -R 10001 /srv/dmesr /home/dmesr/.cache
 WORKDIR /srv/dmesr
-USER dmesr
-ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 DO_NOT_TRACK=1 \
-    PATH=/srv/dmesr/.venv/bin:$PATH \
+USER 10001
+ENV HOME=/home/dmesr PATH=/srv/dmesr/.venv/bin:$PATH PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 \
+    DO_NOT_TRACK=1 HF_HUB_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1 \
     PREFECT_LOGGING_EXTRA_LOGGERS=tasks,storage,flows,dmesr_model,sample_shop
-# What decides the environment first: a change of the code alone leaves this layer as it is.
-COPY --chown=dmesr pyproject.toml constraints.txt LICENSE README.md ./
-COPY --chown=dmesr setup setup
-HEALTHCHECK --interval=60s --timeout=20s --start-period=30s \
-    CMD ["python", "-c", "import os, urllib.request; url = os.environ.get('PREFECT_API_URL'); url and urllib.request.urlopen(url + '/health', timeout=10)"]
-CMD ["dmesr", "--help"]
+# What decides the environment comes first: a change of the code alone leaves the large layer as it is.
+COPY --chown=10001 pyproject.toml constraints.txt LICENSE README.md ./
+COPY --chown=10001 setup setup
+RUN mkdir flows tasks dmesr_model storage sample_shop
+# The worker answers on this port while it reaches its server.
+HEALTHCHECK --interval=60s --timeout=20s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=10)"]
+CMD ["prefect", "worker", "start", "--pool", "dmesr", "--type", "process", "--with-healthcheck"]
 
 FROM base AS cpu
-RUN mkdir flows tasks dmesr_model storage sample_shop && DMESR_PROFILE=cpu DMESR_EXTRAS= sh setup/install.sh .venv
-COPY --chown=dmesr . .
+RUN DMESR_PROFILE=cpu DMESR_EXTRAS="" sh setup/install.sh .venv
+COPY --chown=10001 . .
 
 FROM base AS gpu
-RUN mkdir flows tasks dmesr_model storage sample_shop && DMESR_PROFILE=gpu DMESR_EXTRAS= sh setup/install.sh .venv
-COPY --chown=dmesr . .
+RUN DMESR_PROFILE=gpu DMESR_EXTRAS="" sh setup/install.sh .venv
+COPY --chown=10001 . .

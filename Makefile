@@ -2,7 +2,7 @@
 ENV ?= .venv
 BIN = $(ENV)/bin
 
-.PHONY: setup demo test check lint types tests tiny-vlm
+.PHONY: setup demo test check lint types tests test-operations tiny-vlm
 
 setup:
 	@sh setup/install.sh $(ENV)

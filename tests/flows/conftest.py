@@ -64,6 +64,10 @@ class SmallShop:
     def config(self) -> PipelineConfig:
         return load_config(self.config_file)
 
+    @property
+    def shop_config(self) -> ShopConfig:
+        return SHOP
+
     def dmesr(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = self.start(command, *arguments)
         output, _ = process.communicate(timeout=LIMIT_SECONDS)
