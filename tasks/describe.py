@@ -2,31 +2,32 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from storage.digests import digest_of
 from storage.pictures import PictureStore
 from storage.schemas import GENERATION_KEY, GENERATIONS, ITEM_ID, ITEMS, TableSchema
 from storage.tables import Store
 from tasks.answers import FAILED
-from tasks.describe_rows import AnswerWriter, RequestMaker, rows_with_items
+from tasks.cluster.config import ClusterConfig
+from tasks.describe_rows import AnswerWriter, PlanRow, RequestMaker, rows_with_items
 from tasks.engines.endpoint import EndpointConfig, EndpointEngine
 from tasks.engines.offline import OfflineConfig, OfflineEngine
 from tasks.engines.own_process import ProcessEngine
-from tasks.engines.protocol import Completion, Engine
+from tasks.engines.protocol import Completion, Engine, Request
 from tasks.generation import Generation, run_generations
 from tasks.generation_keys import AskedView, wanted_generations
 from tasks.item_choice import chosen
 from tasks.item_text import TextLimiter, limiter_for
 from tasks.model_identity import model_digest
 from tasks.preparation import Preparation
-from tasks.prompt_files import load_prompts
+from tasks.prompt_files import Prompt, load_prompts
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,13 @@ class DescribeConfig(BaseModel):
     max_failed_share: float = Field(
         0.5, gt=0, le=1, description="above this share of failed requests, after the first 100, the run stops"
     )
+    cluster: ClusterConfig | None = Field(None, description="a Ray cluster to work on; None: this machine alone")
+
+    @model_validator(mode="after")
+    def _ray_chooses_devices(self) -> "DescribeConfig":
+        if self.cluster and isinstance(self.engine, OfflineConfig) and self.engine.devices:
+            raise ValueError("engine.devices is for one machine; on a cluster give cluster.gpus, and Ray chooses")
+        return self
 
 
 def asked_views(config: DescribeConfig) -> tuple[AskedView, ...]:
@@ -84,16 +92,36 @@ def _engine_identity(config: DescribeConfig) -> dict[str, object]:
 
 def start_engine(config: DescribeConfig) -> Engine:
     """Start the configured engine, on its device if it has one. Raises StageError if it doesn't start."""
+    if isinstance(config.engine, OfflineConfig) and not config.engine.devices:
+        return _offline(config, has_pictures(load_prompts(config.prompts)))()
+    return start_apart(config, has_pictures(load_prompts(config.prompts)))
+
+
+def start_apart(config: DescribeConfig, pictures: bool) -> Engine:
+    """Start the configured engine in a process of its own (an endpoint is one already). Raises as `start_engine`."""
     engine = config.engine
     if isinstance(engine, EndpointConfig):
         return EndpointEngine(config.model, engine)
-    pictures = any(prompt.needs_picture for prompt in load_prompts(config.prompts))
-    start = partial(OfflineEngine, config.model, config.revision, config.processor, engine, pictures)
-    if not engine.devices:
-        return start()
-    (device,) = engine.devices
+    environment = {"CUDA_VISIBLE_DEVICES": ",".join(engine.devices)} if engine.devices else {}
     # Its own watch notices a hanging model first; the longer one here is for the process as a whole.
-    return ProcessEngine(start, {"CUDA_VISIBLE_DEVICES": device}, 2 * engine.hang_seconds)
+    return ProcessEngine(_offline(config, pictures), environment, 2 * engine.hang_seconds)
+
+
+def has_pictures(prompts: Iterable[Prompt]) -> bool:
+    return any(prompt.needs_picture for prompt in prompts)
+
+
+def _offline(config: DescribeConfig, pictures: bool) -> Callable[[], OfflineEngine]:
+    assert isinstance(config.engine, OfflineConfig)
+    return partial(OfflineEngine, config.model, config.revision, config.processor, config.engine, pictures)
+
+
+def prepared(
+    config: DescribeConfig, views: Mapping[str, AskedView], store: Store, rows: Iterator[PlanRow]
+) -> Preparation[PlanRow, Request | Completion]:
+    """Return the requests of plan rows, made ready ahead of the engine."""
+    maker = RequestMaker(views, _limiter(config), PictureStore(store), config.max_pixels)
+    return Preparation(rows, maker, config.workers, config.ahead)
 
 
 def one_device_each(config: DescribeConfig, requests: int) -> tuple[DescribeConfig, ...]:
@@ -164,16 +192,34 @@ class DescribeStage:
         config = self.config
         views: dict[str, AskedView] = {view.prompt.view: view for view in asked_views(config)}
         writer = AnswerWriter(self.store, views, config.model, run_id, config.commit_seconds)
-        rows = writer.noting(rows_with_items(self.store, plan.work))
-        maker = RequestMaker(views, _limiter(config), PictureStore(self.store), config.max_pixels)
-        preparation = Preparation(rows, maker, config.workers, config.ahead)
         watch = _Watch(writer, plan.to_do, config.max_failed_share, report)
+        try:
+            if config.cluster is None:
+                self._run_here(plan, views, writer, watch)
+            else:
+                self._run_on_cluster(config.cluster, plan, views, writer, watch)
+        finally:
+            writer.commit()
+        return Outcome({"done": writer.done, **writer.statuses}, dict(writer.error_kinds))
+
+    def _run_here(self, plan: Plan, views: Mapping[str, AskedView], writer: AnswerWriter, watch: "_Watch") -> None:
+        rows = writer.noting(rows_with_items(self.store, plan.work))
+        preparation = prepared(self.config, views, self.store, rows)
         try:
             run_generations(self._generations(plan.to_do), preparation, watch.accept)
         finally:
             preparation.close()
-            writer.commit()
-        return Outcome({"done": writer.done, **writer.statuses}, dict(writer.error_kinds))
+
+    def _run_on_cluster(
+        self, cluster: ClusterConfig, plan: Plan, views: Mapping[str, AskedView], writer: AnswerWriter, watch: "_Watch"
+    ) -> None:
+        from tasks.cluster.describe_worker import DescribeWorker
+        from tasks.cluster.workers import results_from_cluster
+
+        make = partial(DescribeWorker, self.config, views, self.store.url, self.store.storage_options)
+        shards = (writer.noted(shard) for shard in plan.work.iter_slices(cluster.shard))
+        for completions in results_from_cluster(cluster, make, shards, GENERATION_KEY):
+            watch.accept(completions)
 
     def _generations(self, requests: int) -> list[Generation]:
         configs = one_device_each(self.config, requests)

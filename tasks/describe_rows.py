@@ -113,8 +113,14 @@ class AnswerWriter:
     def noting(self, rows: Iterator[PlanRow]) -> Iterator[PlanRow]:
         """Yield the rows, remembering whose they are until their completions come."""
         for row in rows:
-            self._asked[row[GENERATION_KEY]] = (row[ITEM_ID], row["view"], row["attempts"])
+            self._note(row)
             yield row
+
+    def noted(self, shard: pl.DataFrame) -> pl.DataFrame:
+        """Return the plan rows given, all remembered as by `noting`."""
+        for row in shard.iter_rows(named=True):
+            self._note(row)
+        return shard
 
     def accept(self, completions: list[Completion]) -> None:
         """Take completions; commit if it is time. Replacing rows reads the table, so that is done more seldom."""
@@ -134,6 +140,9 @@ class AnswerWriter:
         """Commit all that is finished."""
         self._append()
         self._replace()
+
+    def _note(self, row: PlanRow) -> None:
+        self._asked[row[GENERATION_KEY]] = (row[ITEM_ID], row["view"], row["attempts"])
 
     def _append(self) -> None:
         rows, self._new = self._new, []

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -30,6 +31,7 @@ from storage.schemas import (
 from storage.tables import Store
 from storage.vectors import vectors_to_arrow
 from tasks.answers import OK
+from tasks.cluster.config import ClusterConfig
 from tasks.describe import DescribeConfig, asked_views
 from tasks.engines.sentence_encoder import EncoderConfig, SentenceEncoder
 from tasks.generation_keys import wanted_generations
@@ -52,12 +54,21 @@ class EmbedConfig(EncoderConfig):
     chunk: int = Field(8192, ge=1, description="texts sorted by length together; bounds host memory")
     commit_seconds: float = Field(5.0, gt=0, description="vectors are committed so often: what a kill can cost")
     items: Path | None = Field(None, description="file of item ids, one a line: embed their texts only; None: all")
+    cluster: ClusterConfig | None = Field(None, description="a Ray cluster to work on; None: this machine alone")
 
 
 class Encoder(Protocol):
     """Turns texts into vectors of one width."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray: ...
+
+
+def load_encoder(config: EmbedConfig) -> Encoder:
+    """Load the configured encoder. Raises StageError if it isn't there, or isn't what it should be."""
+    return SentenceEncoder(config)
+
+
+Encoded = tuple[pl.DataFrame, np.ndarray]  # text_digest, source of a batch; its vectors, float32 (texts, width)
 
 
 class EmbedStage:
@@ -74,7 +85,7 @@ class EmbedStage:
         describe: DescribeConfig,
         store: Store,
         work_folder: Path,
-        load: Callable[[EmbedConfig], Encoder] = SentenceEncoder,
+        load: Callable[[EmbedConfig], Encoder] = load_encoder,
     ) -> None:
         self.config = config
         self.describe = describe
@@ -170,11 +181,10 @@ class EmbedStage:
 
     def _embed(self, missing: pl.DataFrame, run_id: str, report: ReportProgress) -> Iterator[tuple[str, int]]:
         """Embed the missing texts; yield source and number of vectors after each commit."""
-        encoder, encoder_digest = self._load(self.config), self.config.encoder_digest
+        encoder_digest = self.config.encoder_digest
         start = last_report = last_commit = time.monotonic()
         done, waiting = 0, []
-        for batch in self._batches(missing):
-            vectors_ND = encoder.encode(batch["text"].to_list())
+        for batch, vectors_ND in self._encoded(missing):
             waiting.append(_embedding_rows(batch, vectors_ND, self.config.model, encoder_digest, run_id))
             done += batch.height
             now = time.monotonic()
@@ -187,20 +197,41 @@ class EmbedStage:
         if waiting:
             yield from self._commit(waiting)
 
+    def _encoded(self, missing: pl.DataFrame) -> Iterator[Encoded]:
+        cluster = self.config.cluster
+        if cluster is None:
+            yield from encoded(self.store, self.config, self._load(self.config), missing)
+            return
+        from tasks.cluster.embed_worker import EmbedWorker
+        from tasks.cluster.workers import results_from_cluster
+
+        make = partial(EmbedWorker, self.config, self.store.url, self.store.storage_options, self._load)
+        yield from results_from_cluster(cluster, make, missing.iter_slices(cluster.shard), TEXT_DIGEST)
+
     def _commit(self, waiting: list[pa.Table]) -> Iterator[tuple[str, int]]:
         rows = pa.concat_tables(waiting)
         self.store.table(EMBEDDINGS).append(rows)
         yield from Counter(rows["source"].to_pylist()).items()
 
-    def _batches(self, missing: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """Yield text_digest, source, text in batches of like length; one chunk of texts is in memory at a time."""
-        answers = self.store.table(GENERATIONS).scan().filter(pl.col("status") == OK).select(TEXT_DIGEST, "text")
-        segments = self.store.table(SEGMENTS).scan().select(TEXT_DIGEST, "text")
-        texts = pl.concat([answers, segments])
-        for part in missing.iter_slices(self.config.chunk):
-            found = texts.filter(pl.col(TEXT_DIGEST).is_in(part[TEXT_DIGEST].implode())).unique(TEXT_DIGEST, keep="any")
-            chunk = part.join(found.collect(), on=TEXT_DIGEST, how="inner")
-            yield from chunk.sort(pl.col("text").str.len_bytes(), TEXT_DIGEST).iter_slices(self.config.batch)
+
+def encoded(store: Store, config: EmbedConfig, encoder: Encoder, missing: pl.DataFrame) -> Iterator[Encoded]:
+    """Yield the missing texts (text_digest, source) in batches, each with its vectors, one a row.
+
+    Batches hold texts of like length; one chunk of texts is in memory at a time.
+    """
+    for batch in _batches(store, config, missing):
+        yield batch.drop("text"), encoder.encode(batch["text"].to_list())
+
+
+def _batches(store: Store, config: EmbedConfig, missing: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield text_digest, source, text."""
+    answers = store.table(GENERATIONS).scan().filter(pl.col("status") == OK).select(TEXT_DIGEST, "text")
+    segments = store.table(SEGMENTS).scan().select(TEXT_DIGEST, "text")
+    texts = pl.concat([answers, segments])
+    for part in missing.iter_slices(config.chunk):
+        found = texts.filter(pl.col(TEXT_DIGEST).is_in(part[TEXT_DIGEST].implode())).unique(TEXT_DIGEST, keep="any")
+        chunk = part.join(found.collect(), on=TEXT_DIGEST, how="inner")
+        yield from chunk.sort(pl.col("text").str.len_bytes(), TEXT_DIGEST).iter_slices(config.batch)
 
 
 def _segment_rows(
