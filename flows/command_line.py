@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows import experiment_commands, overview, prompt_commands
+from flows import experiment_commands, overview, prompt_commands, serving_commands
 from flows.flow_runs import run_nightly, run_one_stage
 from flows.night import StageName, limited
 from flows.options import ConfigOption, DataOption, ForceOption, ItemsOption, SetOption
@@ -25,6 +25,10 @@ app = typer.Typer(
 app.add_typer(prompt_commands.app, name="prompts")
 app.command()(experiment_commands.compare)
 app.command()(experiment_commands.experiment)
+app.command()(serving_commands.recommend)
+app.command()(serving_commands.models)
+app.command()(serving_commands.promote)
+app.command()(serving_commands.maintain)
 
 
 @app.command()
@@ -87,7 +91,10 @@ def embed(
 
 @app.command()
 def train(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
-    """Train each variant and seed that has no finished model for the present data."""
+    """Train each variant and seed that has no finished model, or whose model the retraining policy replaces.
+
+    With --force every model is trained anew; a forced training that was interrupted goes on.
+    """
     run_one_stage("train", config, None, settings or [], force)
 
 
@@ -96,12 +103,6 @@ def evaluate(config: ConfigOption, settings: SetOption = None, force: ForceOptio
     """Evaluate each model that has no metrics yet."""
     run_one_stage("evaluate", config, None, settings or [], force)
     typer.echo(overview.metrics_table(_load(config, settings)))
-
-
-@app.command()
-def recommend(config: ConfigOption, settings: SetOption = None, force: ForceOption = False) -> None:
-    """Write each user's recommendations."""
-    run_one_stage("recommend", config, None, settings or [], force)
 
 
 @app.command()
@@ -138,19 +139,6 @@ def show(
 ) -> None:
     """Show one item: what was delivered, what the model says, how its text is cut."""
     typer.echo(overview.item(_load(config, settings), item))
-
-
-@app.command()
-def maintain(
-    config: ConfigOption,
-    settings: SetOption = None,
-    keep_hours: Annotated[int, typer.Option(help="Keep old versions of the tables readable so long.")] = 168,
-) -> None:
-    """Compact the tables, and delete files that only old versions need."""
-    from tasks.maintain import maintain_store
-
-    for table, removed in maintain_store(_load(config, settings).open_store(), keep_hours).items():
-        typer.echo(f"{table}: compacted; {removed} files deleted")
 
 
 def main() -> None:

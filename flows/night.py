@@ -1,14 +1,17 @@
 """One run of the pipeline as chosen: config, stages, force. Knows nothing of Prefect."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tasks.config import PipelineConfig, load_config, with_data
 from tasks.pipeline import STAGE_NAMES
+from tasks.work_lock import only_run
 
-StageName = Literal["ingest", "describe", "embed", "train", "evaluate", "recommend", "report"]
+StageName = Literal["ingest", "describe", "embed", "train", "evaluate", "promote", "recommend", "report", "maintain"]
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,37 @@ class StageFailure(Exception):
         self.stage_name = stage_name
 
 
-def open_night(config: Path, data: Path | None, settings: list[str], start_from: StageName, force: bool) -> Night:
-    """Load the config and choose the stages from `start_from` on."""
+@contextmanager
+def open_night(
+    config: Path, data: Path | None, settings: list[str], start_from: StageName, force: bool
+) -> Iterator[Night]:
+    """Load the config, choose the stages from `start_from` on, and hold the work folder for them.
+
+    Raises StageError where another run holds it.
+    """
     pipeline = load_config(config, with_data(settings, data))
-    return Night(pipeline, STAGE_NAMES[STAGE_NAMES.index(start_from) :], force)
+    chosen = STAGE_NAMES[STAGE_NAMES.index(start_from) :]
+    if not pipeline.maintain.after_night and start_from != "maintain":
+        chosen = tuple(stage for stage in chosen if stage != "maintain")
+    with only_run(pipeline.work_folder, f"the night from {start_from} on"):
+        yield Night(pipeline, chosen, force)
 
 
-def open_stage(config: Path, data: Path | None, settings: list[str], stage: StageName, force: bool) -> Night:
-    """Load the config and choose one stage."""
-    return Night(load_config(config, with_data(settings, data)), (stage,), force)
+@contextmanager
+def open_stage(config: Path, data: Path | None, settings: list[str], stage: StageName, force: bool) -> Iterator[Night]:
+    """Load the config, choose one stage, and hold the work folder for it; see `open_night`."""
+    pipeline = load_config(config, with_data(settings, data))
+    with only_run(pipeline.work_folder, f"the stage {stage}"):
+        yield Night(pipeline, (stage,), force)
 
 
 def limited(settings: list[str] | None, stage: StageName, items: Path | None, retry_failed: bool = False) -> list[str]:
     """Return `settings` with a stage's run limited to the ids in a file, and describe's failures asked for again."""
     chosen = [] if items is None else [f"{stage}.items={json.dumps(str(items.absolute()))}"]  # JSON text is YAML text
     return [*(settings or []), *chosen, *([f"{stage}.retry_failed=true"] if retry_failed else [])]
+
+
+def for_users(settings: list[str] | None, users: Path | None) -> list[str]:
+    """Return `settings` with the recommendations limited to the users in a file."""
+    chosen = [] if users is None else [f"recommend.users={json.dumps(str(users.absolute()))}"]
+    return [*(settings or []), *chosen]

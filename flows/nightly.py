@@ -11,6 +11,8 @@ from flows.stage_tasks import (
     embed_texts,
     evaluate_models,
     ingest_delivery,
+    maintain_stores,
+    promote_model,
     recommend_items,
     train_models,
     write_report,
@@ -32,14 +34,15 @@ def nightly(
         data: the folder of tonight's delivery; without it, what the config names
         settings: single settings over those in the file, such as `train.seeds=[0,1]`
         start_from: the first stage to run; those before it are taken as they are
-        force: run each stage's task even where its cache key says that nothing changed
+        force: run each stage's task even where its cache key says that nothing changed, and train the models anew
     """
-    night = open_night(config, data, settings or [], start_from, force)
-
-    items = ingest_delivery(night)
-    texts = describe_items(night, items)
-    vectors = embed_texts(night, texts)
-    models = train_models(night, vectors)
-    metrics = evaluate_models(night, models)
-    lists = recommend_items(night, models)
-    write_report(night, metrics, lists)
+    with open_night(config, data, settings or [], start_from, force) as night:
+        items = ingest_delivery(night)
+        texts = describe_items(night, items)
+        vectors = embed_texts(night, texts)
+        models = train_models(night, vectors)
+        metrics = evaluate_models(night, models)
+        serving = promote_model(night, metrics)
+        lists = recommend_items(night, serving)
+        page = write_report(night, metrics, lists)
+        maintain_stores(night, page)

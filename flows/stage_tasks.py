@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 
-from flows.artifacts import publish_metrics, publish_plan, publish_summary
+from flows.artifacts import publish_findings, publish_plan, publish_summary
 from flows.embedded_server import OUR_LOGGERS
 from flows.night import Night, StageFailure
 from flows.progress import ProgressReporter
@@ -21,6 +21,7 @@ from tasks.config import PipelineConfig
 from tasks.isolated import StageCrash, run_isolated
 from tasks.pipeline import stage_named
 from tasks.stage import Plan, Stage, Summary, run_stage
+from tasks.train import TrainStage
 
 HOLD_GPU = ("describe", "embed", "train")
 GPU_TAG = "gpu"  # limit it to one task at a time: `prefect concurrency-limit create gpu 1`
@@ -46,25 +47,37 @@ def evaluate_models(night: Night, models: Summary | None) -> Summary | None:
     return _run(night, "evaluate", models)
 
 
-def recommend_items(night: Night, models: Summary | None) -> Summary | None:
-    return _run(night, "recommend", models)
+def promote_model(night: Night, metrics: Summary | None) -> Summary | None:
+    return _run(night, "promote", metrics)
+
+
+def recommend_items(night: Night, serving: Summary | None) -> Summary | None:
+    return _run(night, "recommend", serving)
 
 
 def write_report(night: Night, metrics: Summary | None, lists: Summary | None) -> Summary | None:
     return _run(night, "report", metrics, lists)
 
 
+def maintain_stores(night: Night, page: Summary | None) -> Summary | None:
+    return _run(night, "maintain", page)
+
+
 def _run(night: Night, stage_name: str, *after: Summary | None) -> Summary | None:
     """Plan a stage and run its task; None where the stage was not chosen.
 
-    Where the plan finds work, the task's cached result is refreshed and not read: the store is the cache.
+    Where the plan finds work, the task's cached result is refreshed and not read: the store is the cache. Plans know
+    the time, so that a model too old is trained anew whatever the cache holds.
     """
     if stage_name not in night.chosen:
         return None
     for name in OUR_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)  # Prefect attaches its handlers to them, and leaves the level
     try:
-        plan = plan_stage(stage_named(night.config, stage_name))
+        stage = stage_named(night.config, stage_name)
+        if night.force and isinstance(stage, TrainStage):
+            stage.order_retraining()
+        plan = plan_stage(stage)
         run = run_stage_task.with_options(
             name=stage_name,
             task_run_name=stage_name,
@@ -128,6 +141,5 @@ def run_stage_task(
     isolated = stage.isolated and has_work
     summary = run_isolated(config, stage_name, report) if isolated else run_stage(stage, report)
     publish_summary(summary)
-    if stage_name == "evaluate":
-        publish_metrics(config)
+    publish_findings(config, summary)
     return summary

@@ -5,12 +5,14 @@ from pathlib import Path
 from prefect import Flow, flow
 
 from flows.failures import say_remedy
-from flows.night import limited, open_stage
+from flows.night import for_users, limited, open_stage
 from flows.stage_tasks import (
     describe_items,
     embed_texts,
     evaluate_models,
     ingest_delivery,
+    maintain_stores,
+    promote_model,
     recommend_items,
     train_models,
     write_report,
@@ -27,7 +29,8 @@ def ingest(config: Path, data: Path | None = None, settings: list[str] | None = 
         settings: single settings over those in the file, such as `ingest.max_reject_share=0.5`
         force: run the task even where its cache key says that nothing changed
     """
-    ingest_delivery(open_stage(config, data, settings or [], "ingest", force))
+    with open_stage(config, data, settings or [], "ingest", force) as night:
+        ingest_delivery(night)
 
 
 @flow(name="describe", on_failure=[say_remedy])
@@ -48,7 +51,8 @@ def describe(
         force: run the task even where its cache key says that nothing changed
     """
     chosen = limited(settings, "describe", items, retry_failed)
-    describe_items(open_stage(config, None, chosen, "describe", force), None)
+    with open_stage(config, None, chosen, "describe", force) as night:
+        describe_items(night, None)
 
 
 @flow(name="embed", on_failure=[say_remedy])
@@ -61,19 +65,21 @@ def embed(config: Path, settings: list[str] | None = None, items: Path | None = 
         items: a file of item ids, one a line, to embed the texts of those only
         force: run the task even where its cache key says that nothing changed
     """
-    embed_texts(open_stage(config, None, limited(settings, "embed", items), "embed", force), None)
+    with open_stage(config, None, limited(settings, "embed", items), "embed", force) as night:
+        embed_texts(night, None)
 
 
 @flow(name="train", on_failure=[say_remedy])
 def train(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
-    """Train each variant and seed that has no finished model for the present features and sequences.
+    """Train each variant and seed that has no finished model, or whose model the retraining policy replaces.
 
     Args:
         config: the pipeline's YAML file, relative to the folder that was deployed from
-        settings: single settings over those in the file, such as `train.seeds=[0,1]`
-        force: run the task even where its cache key says that nothing changed
+        settings: single settings over those in the file, such as `train.retrain.max_age_days=1`
+        force: train every model anew, whatever the policy says; a forced training that was interrupted goes on
     """
-    train_models(open_stage(config, None, settings or [], "train", force), None)
+    with open_stage(config, None, settings or [], "train", force) as night:
+        train_models(night, None)
 
 
 @flow(name="evaluate", on_failure=[say_remedy])
@@ -85,19 +91,35 @@ def evaluate(config: Path, settings: list[str] | None = None, force: bool = Fals
         settings: single settings over those in the file, such as `evaluate.ks=[5,10]`
         force: run the task even where its cache key says that nothing changed
     """
-    evaluate_models(open_stage(config, None, settings or [], "evaluate", force), None)
+    with open_stage(config, None, settings or [], "evaluate", force) as night:
+        evaluate_models(night, None)
+
+
+@flow(name="promote", on_failure=[say_remedy])
+def promote(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+    """Let the model chosen for service serve, unless it is significantly worse than the one that serves now.
+
+    Args:
+        config: the pipeline's YAML file, relative to the folder that was deployed from
+        settings: single settings over those in the file, such as `promote.level=0.1`
+        force: run the task even where its cache key says that nothing changed; each model is judged once all the same
+    """
+    with open_stage(config, None, settings or [], "promote", force) as night:
+        promote_model(night, None)
 
 
 @flow(name="recommend", on_failure=[say_remedy])
-def recommend(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+def recommend(config: Path, settings: list[str] | None = None, users: Path | None = None, force: bool = False) -> None:
     """Write each user's recommendations.
 
     Args:
         config: the pipeline's YAML file, relative to the folder that was deployed from
         settings: single settings over those in the file, such as `recommend.k=50`
+        users: a file of users, one a line, to recommend to those only; see recommend.users
         force: run the task even where its cache key says that nothing changed
     """
-    recommend_items(open_stage(config, None, settings or [], "recommend", force), None)
+    with open_stage(config, None, for_users(settings, users), "recommend", force) as night:
+        recommend_items(night, None)
 
 
 @flow(name="report", on_failure=[say_remedy])
@@ -109,9 +131,23 @@ def report(config: Path, settings: list[str] | None = None, force: bool = False)
         settings: single settings over those in the file, such as `report.items=24`
         force: run the task even where its cache key says that nothing changed
     """
-    write_report(open_stage(config, None, settings or [], "report", force), None, None)
+    with open_stage(config, None, settings or [], "report", force) as night:
+        write_report(night, None, None)
+
+
+@flow(name="maintain", on_failure=[say_remedy])
+def maintain(config: Path, settings: list[str] | None = None, force: bool = False) -> None:
+    """Delete what nothing needs any more, and join small files into large ones.
+
+    Args:
+        config: the pipeline's YAML file, relative to the folder that was deployed from
+        settings: single settings over those in the file, such as `maintain.keep_hours=24`
+        force: run the task even where its cache key says that nothing changed
+    """
+    with open_stage(config, None, settings or [], "maintain", force) as night:
+        maintain_stores(night, None)
 
 
 STAGE_FLOWS: dict[str, Flow[..., None]] = {
-    flow.name: flow for flow in (ingest, describe, embed, train, evaluate, recommend, report)
+    flow.name: flow for flow in (ingest, describe, embed, train, evaluate, promote, recommend, report, maintain)
 }

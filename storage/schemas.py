@@ -173,14 +173,37 @@ METRICS = _schema(
     run_id=pa.string(),
 )
 
+PROMOTIONS = _schema(
+    "promotions",
+    ("promotion_id",),
+    promotion_id=pa.string(),
+    model=pa.string(),  # the model judged, or set by hand
+    variant=pa.string(),
+    seed=pa.int64(),
+    before=pa.string(),  # the model that served until then, and was compared with; null: none
+    promoted=pa.bool_(),  # true: it serves from here on
+    pinned=pa.bool_(),  # true: it stays until a person sets another
+    reason=pa.string(),
+    difference=pa.float64(),  # NDCG@10 of the model minus that of the one before; null: not compared
+    low=pa.float64(),  # 95 % confidence interval of the difference
+    high=pa.float64(),
+    p_value=pa.float64(),  # two-sided, paired over users
+    level=pa.float64(),  # what the p-value was held against
+    users=pa.int64(),
+    created_at=_TIME,
+    run_id=pa.string(),
+)
+
 RECOMMENDATIONS = _schema(
     "recommendations",
     ("recommendation_key", USER_ID, "rank"),
-    recommendation_key=pa.string(),  # of the checkpoint, the histories, the active items and the settings
+    recommendation_key=pa.string(),  # of the checkpoint, the histories, the items on offer and the settings
     user_id=pa.string(),
     rank=pa.int64(),  # 1 is best
     item_id=pa.string(),
-    score=pa.float32(),
+    score=pa.float32(),  # inner product; where the source is popularity, the number of events
+    source=pa.string(),  # model; or popularity, for a user without a history
+    model=pa.string(),  # the checkpoint's key
     created_at=_TIME,
     run_id=pa.string(),
 )
@@ -195,5 +218,6 @@ TABLES = (
     EMBEDDINGS,
     RUNS,
     METRICS,
+    PROMOTIONS,
     RECOMMENDATIONS,
 )

@@ -21,6 +21,8 @@ from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.ingest.config import IngestConfig
+from tasks.maintain import MaintainConfig
+from tasks.promote import PromoteConfig
 from tasks.recommend import RecommendConfig
 from tasks.report import ReportConfig
 from tasks.train import TrainStageConfig
@@ -57,8 +59,10 @@ class PipelineConfig(BaseModel):
     embed: EmbedConfig
     train: TrainStageConfig
     evaluate: EvaluateConfig
+    promote: PromoteConfig = PromoteConfig()
     recommend: RecommendConfig
     report: ReportConfig
+    maintain: MaintainConfig = MaintainConfig()
 
     _origin: str = PrivateAttr(default="")
 

@@ -26,6 +26,7 @@ from tasks.evaluation.kept import evaluation_folder, keep_evaluation
 from tasks.evaluation.measures import Measured, TestSet, measure, metric_rows
 from tasks.evaluation.scorers import content_scorer, model_scorer, popularity_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
+from tasks.serving import serving_model
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
 from tasks.train import TrainStageConfig, model_refs
 from tasks.trained_models import ModelRef
@@ -77,13 +78,27 @@ def candidates(
     config: EvaluateConfig, train: TrainStageConfig, keys: DatasetKeys, work_folder: Path
 ) -> Iterator[Candidate]:
     """Yield what `config` asks for: the models in their order, then the baselines."""
-    settings = {"measures": _MEASURES, **config.model_dump(mode="json", exclude={"baselines"})}
     for model in model_refs(train, keys, work_folder):
-        key = digest_of({**settings, "model": model.key, "variant": model.variant, "seed": model.seed})
-        yield Candidate(model.variant, model.seed, key, model)
+        yield candidate_of(config, model, keys)
     for baseline in config.baselines:
-        key = digest_of({**settings, "baseline": baseline, "data": [keys.features, keys.sequences]})
+        key = digest_of({**_settings(config), "baseline": baseline, "data": keys.data})
         yield Candidate(baseline, _BASELINE_SEED, key, None)
+
+
+def candidate_of(config: EvaluateConfig, model: ModelRef, keys: DatasetKeys) -> Candidate:
+    """Return a model to be evaluated on the present data, whatever data it was trained on.
+
+    Its results are fair to it and to others: no model saw the event that it is tested on. A user's test event is the
+    last of all. It was the last when an older model was trained, which held it out as its own test event, or it
+    came after. (With train.filters.min_sequence_length below 3 there is an exception: a user who had too few
+    events to hold one out, and whose log then got earlier events late.)
+    """
+    decisive = {"model": model.key, "variant": model.variant, "seed": model.seed, "data": keys.data}
+    return Candidate(model.variant, model.seed, digest_of({**_settings(config), **decisive}), model)
+
+
+def _settings(config: EvaluateConfig) -> dict[str, object]:
+    return {"measures": _MEASURES, **config.model_dump(mode="json", exclude={"baselines"})}
 
 
 def ranks_folder(work_folder: Path, candidate: Candidate) -> Path:
@@ -153,7 +168,18 @@ class EvaluateStage:
         return Outcome({"done": len(todo)}, details)
 
     def _candidates(self) -> Iterator[Candidate]:
-        return candidates(self.config, self.train, self.dataset.keys, self.work_folder)
+        """What the config asks for, and the model that serves where it is another: a new one is judged against it."""
+        keys = self.dataset.keys
+        wanted = list(candidates(self.config, self.train, keys, self.work_folder))
+        yield from wanted
+        serving = serving_model(self.store, keys, self.work_folder)
+        if serving and all(candidate.model is None or candidate.model.key != serving.model.key for candidate in wanted):
+            yield candidate_of(self.config, serving.model, keys)
+
+    def present_keys(self) -> set[str]:
+        """Return the keys of what is evaluated on the present data."""
+        self.dataset = self.dataset.as_it_is_now()
+        return {candidate.key for candidate in self._candidates()}
 
     def _missing(self, wanted: list[Candidate]) -> list[Candidate]:
         """Those without rows in the table, or whose ranks are gone from the work folder."""

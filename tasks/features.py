@@ -57,6 +57,10 @@ class DatasetKeys:
         sequences: of the events that pass the filters.
         histories: of every event.
         users: users with a sequence that passed the filters.
+        events: theirs; the store only ever adds events, and so do the filters with more of them.
+        configuration: of the settings behind all that: prompts, views and their engine, encoder, segments, filters.
+        encoder: of the sentence encoder; vectors of another mean something else.
+        views: what the features hold, in their order.
     """
 
     features: str
@@ -64,6 +68,15 @@ class DatasetKeys:
     histories: str
     items: int
     users: int
+    events: int
+    configuration: str
+    encoder: str
+    views: tuple[str, ...]
+
+    @property
+    def data(self) -> list[str]:
+        """Return what names the rows that a model is trained and evaluated on."""
+        return [self.features, self.sequences]
 
 
 class Dataset:
@@ -95,7 +108,8 @@ class Dataset:
         if known.get("snapshot") != snapshot:
             known = {"snapshot": snapshot, **asdict(self._read_keys())}
             write_whole(path, json.dumps(known, indent=2))
-        return DatasetKeys(**{name: value for name, value in known.items() if name != "snapshot"})
+        values = {name: value for name, value in known.items() if name != "snapshot"}
+        return DatasetKeys(**{**values, "views": tuple(values["views"])})
 
     def features_folder(self) -> Path:
         """Return the folder of the ItemFeatures, made now if it isn't there; `item_facts.parquet` lies beside them."""
@@ -115,10 +129,15 @@ class Dataset:
         return self._sequences_folder(self.keys.histories, EVERY_EVENT)
 
     def _snapshot(self) -> str:
-        views = [(view.key_prefix, view.key_columns) for view in asked_views(self._describe)]
         tables = {name: (ref.table_id, ref.version) for name, ref in self._store.references(*READS).items()}
+        fields = sorted(DatasetKeys.__dataclass_fields__)
+        return digest_of({"fields": fields, "tables": tables, "configuration": self._configuration})
+
+    @cached_property
+    def _configuration(self) -> str:
+        views = [(view.key_prefix, view.key_columns) for view in asked_views(self._describe)]
         settings = (self._embed.segments.digest, encoder_digest(self._embed), self._filters.model_dump())
-        return digest_of({"format": _FORMAT, "tables": tables, "views": views, "settings": settings})
+        return digest_of({"format": _FORMAT, "views": views, "settings": settings})
 
     def _read_keys(self) -> DatasetKeys:
         items, texts = self._items, self._texts
@@ -127,10 +146,14 @@ class Dataset:
         filtered, every = self._read_sequences(self._filters), self._read_sequences(EVERY_EVENT)
         return DatasetKeys(
             features=digest_of(parts),
-            sequences=_sequences_digest(filtered),
-            histories=_sequences_digest(every),
+            sequences=sequences_digest(filtered),
+            histories=sequences_digest(every),
             items=items.height,
             users=filtered.user_count,
+            events=len(filtered.item_index),
+            configuration=self._configuration,
+            encoder=encoder_digest(self._embed),
+            views=tuple(views),
         )
 
     @cached_property
@@ -251,7 +274,8 @@ def _csv_digests(frame: pl.DataFrame) -> Iterator[str]:
     yield from (digest_of_text(part.write_csv(include_header=False)) for part in frame.iter_slices(_BATCH_ROWS))
 
 
-def _sequences_digest(sequences: Sequences) -> str:
+def sequences_digest(sequences: Sequences) -> str:
+    """Return the digest of who did what in which order."""
     parts = (sequences.offsets.tobytes(), sequences.item_index.tobytes())
     users = digest_of_text("\n".join(f"{len(user)}:{user}" for user in sequences.user_ids))
     return digest_of([_FORMAT, users, *(digest_of_bytes(part) for part in parts)])

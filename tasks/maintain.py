@@ -1,25 +1,198 @@
-"""Maintenance: many small files become few, and files that only old versions need are deleted."""
+"""Maintain: what nothing needs any more is deleted, many small files become few. At the end of a night, or by itself.
+
+Every chore can be killed and done again: folders go in one rename, rows and files in one commit.
+"""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import ClassVar
 
-from storage.schemas import TABLES
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage.digests import digest_of
+from storage.folders import is_unfinished
+from storage.schemas import CREATED_AT, METRICS, RECOMMENDATIONS, TABLES, TableSchema
 from storage.tables import Store
+from tasks.describe import DescribeConfig
+from tasks.embed import EmbedConfig
+from tasks.evaluate import EvaluateConfig, EvaluateStage
+from tasks.features import Dataset
+from tasks.recommend import RecommendConfig, recommending
+from tasks.retention import drop_folder, drop_old_models, drop_unused_data, old_models, unused_data
+from tasks.serving import serving_key
+from tasks.stage import Outcome, Plan, Progress, ReportProgress
+from tasks.train import TrainStageConfig, model_refs
+from tasks.trained_models import models_on_disk
 
 logger = logging.getLogger(__name__)
 
+_LARGE_FILE = 32 * 2**20  # bytes; a third of what compaction aims at: those above gain little from it
 
-def maintain_store(store: Store, keep_hours: int) -> Mapping[str, int]:
-    """Compact and vacuum every table; return how many files were deleted of each.
 
-    Versions of the last `keep_hours` hours stay readable. A stage that runs meanwhile loses nothing: its commits and
-    the compaction's are atomic, and what it reads is younger than `keep_hours`.
-    """
-    removed = {}
-    for schema in TABLES:
-        table = store.table(schema)
-        if table.exists():
-            table.compact()
-            removed[schema.name] = table.vacuum(keep_hours)
-            logger.info("%s: compacted, %d old files deleted", schema.name, removed[schema.name])
-    return removed
+class MaintainConfig(BaseModel):
+    """What is kept, and when the rest goes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after_night: bool = Field(True, description="maintain at the end of each night; else by `dmesr maintain` alone")
+    keep_hours: int = Field(
+        168,
+        ge=0,
+        description="old versions of the tables, and recommendations that newer ones replaced, stay readable so many "
+        "hours: a week to look at what was published; 0 while nothing reads or writes",
+    )
+    small_files: int = Field(
+        64,
+        ge=2,
+        description="join a table's small files from this many on: a night adds a few to most tables, and rewriting "
+        "them each night would cost more than it saves",
+    )
+
+
+@dataclass(frozen=True)
+class Chore:
+    """Something to delete or join: what in words, how much of it, and how."""
+
+    what: str
+    amount: int
+    do: Callable[[], int]
+
+
+class MaintainStage:
+    """One unit of work is one chore; one without anything to do is none."""
+
+    name: ClassVar[str] = "maintain"
+    reads: ClassVar[tuple[TableSchema, ...]] = TABLES
+    writes: ClassVar[tuple[TableSchema, ...]] = ()
+    isolated: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        config: MaintainConfig,
+        evaluate: EvaluateConfig,
+        recommend: RecommendConfig,
+        train: TrainStageConfig,
+        describe: DescribeConfig,
+        embed: EmbedConfig,
+        store: Store,
+        work_folder: Path,
+    ) -> None:
+        self.config = config
+        self.evaluate = evaluate
+        self.recommend = recommend
+        self.train = train
+        self.store = store
+        self.work_folder = work_folder
+        self.dataset = Dataset(store, describe, embed, train.filters, work_folder)
+        self._evaluations = EvaluateStage(evaluate, train, describe, embed, store, work_folder)
+
+    @property
+    def config_digest(self) -> str:
+        parts = (self.config, self.evaluate, self.recommend, self.train)
+        return digest_of([part.model_dump(mode="json") for part in parts])
+
+    def plan(self) -> Plan:
+        """Work through the chores without doing them. `work` has a row each: what, amount."""
+        self.dataset = self.dataset.as_it_is_now()
+        chores = [(chore.what, chore.amount) for chore in self._chores()]
+        return Plan(
+            stage=self.name,
+            unit="chores",
+            new=len(chores),
+            notes=tuple(f"{amount:,} {what}" for what, amount in chores),
+            work=pl.DataFrame(chores, schema={"what": pl.String, "amount": pl.Int64}, orient="row"),
+        )
+
+    def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
+        """Do the chores, then delete files that only old versions of the tables need."""
+        started, chores, done = time.monotonic(), list(self._chores()), {}
+        for number, chore in enumerate(chores, start=1):
+            done[chore.what] = chore.do()
+            logger.info("%s: %d", chore.what, done[chore.what])
+            report(Progress(number, len(chores), "chores", number / (time.monotonic() - started)))
+        return Outcome({"done": len(chores), **done, "files deleted": sum(self.delete_old_files().values())})
+
+    def delete_old_files(self) -> Mapping[str, int]:
+        """Delete files that no version of the last `keep_hours` needs; return how many of each table."""
+        tables = [self.store.table(schema) for schema in TABLES]
+        return {table.schema.name: table.vacuum(self.config.keep_hours) for table in tables if table.exists()}
+
+    def _chores(self) -> Iterator[Chore]:
+        chores = (*self._folders(), self._metrics(), self._recommendations(), *self._small_files())
+        yield from (chore for chore in chores if chore.amount)
+
+    def _folders(self) -> Iterator[Chore]:
+        keys, folder = self.dataset.keys, self.work_folder
+        needed = {model.key for model in model_refs(self.train, keys, folder)} | serving_key(self.store)
+        kept = self.train.keep_models
+        yield Chore("old models", len(old_models(folder, kept, needed)), lambda: drop_old_models(folder, kept, needed))
+        unused = len(list(unused_data(folder, keys)))
+        yield Chore("folders of old features and sequences", unused, lambda: drop_unused_data(folder, keys))
+        old = self._old_ranks()
+        yield Chore("folders of old ranks", len(old), lambda: _drop_all(old))
+
+    def _old_ranks(self) -> list[Path]:
+        """Ranks that are not of the present evaluations, and older than `keep_hours`."""
+        present = self._evaluations.present_keys()
+        oldest = self._oldest_kept().timestamp()
+        folders = [path for path in (self.work_folder / "evaluations").glob("*") if not is_unfinished(path)]
+        return [path for path in folders if path.name not in present and path.stat().st_mtime < oldest]
+
+    def _metrics(self) -> Chore:
+        """Evaluations of models that are gone, and of baselines older than every model that is left."""
+        left = models_on_disk(self.work_folder)
+        since = min((found.training.start for found in left), default=datetime.now(UTC))
+        model, key = pl.col("model"), pl.col("evaluation_key")
+        of_baseline, of_model = pl.col(CREATED_AT) < since, ~model.is_in([found.key for found in left])
+        old = pl.when(model.is_null()).then(of_baseline).otherwise(of_model)
+        present = list(self._evaluations.present_keys())
+        rows = self.store.table(METRICS).scan().filter(old & ~key.is_in(present))
+        return self._rows_to_delete("rows of old metrics", METRICS, rows)
+
+    def _recommendations(self) -> Chore:
+        """Other publications than the present one, once their last rows are older than `keep_hours`."""
+        table = self.store.table(RECOMMENDATIONS)
+        if not table.exists():
+            return Chore("rows of old recommendations", 0, lambda: 0)
+        present = recommending(self.recommend, self.train, self.dataset, self.store, self.work_folder).key
+        key = pl.col("recommendation_key")
+        last = pl.col(CREATED_AT).max().over("recommendation_key")
+        rows = table.scan().filter((key != present) & (last < self._oldest_kept()))
+        return self._rows_to_delete("rows of old recommendations", RECOMMENDATIONS, rows)
+
+    def _rows_to_delete(self, what: str, schema: TableSchema, rows: pl.LazyFrame) -> Chore:
+        """The chore of deleting all rows that stand under the first key column's values in `rows`."""
+        column = schema.key[0]
+        counts = rows.group_by(column).len().collect()
+        digests = ", ".join(f"'{digest}'" for digest in sorted(counts[column]))
+        table = self.store.table(schema)
+        return Chore(what, int(counts["len"].sum()), lambda: table.delete(f"{column} IN ({digests})", note="maintain"))
+
+    def _small_files(self) -> Iterator[Chore]:
+        for schema in TABLES:
+            table = self.store.table(schema)
+            files = table.small_files(_LARGE_FILE)
+            if files >= self.config.small_files:
+                yield Chore(f"small files of {schema.name} joined", files, _compaction(table.compact, files))
+
+    def _oldest_kept(self) -> datetime:
+        return datetime.now(UTC) - timedelta(hours=self.config.keep_hours)
+
+
+def _compaction(compact: Callable[[], None], files: int) -> Callable[[], int]:
+    def do() -> int:
+        compact()
+        return files
+
+    return do
+
+
+def _drop_all(folders: list[Path]) -> int:
+    for folder in folders:
+        drop_folder(folder)
+    return len(folders)

@@ -1,14 +1,13 @@
 """Recommend: the best unseen items for every user with a history, streamed into their table.
 
-The histories are all events, those held out for the evaluation too. Candidates are the active items, new ones that no
-training saw included: their content places them. Commits hold whole users, so what is left after a kill is an
-anti-join on users.
+The histories are all events, those held out for the evaluation too. Candidates are the active items without those of a
+blocklist; new ones that no training saw are placed by their content. The model is the one that serves. Commits hold
+whole users, so what is left after a kill is an anti-join on users.
 """
 
+import json
 import logging
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,35 +18,48 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from dmesr_model.features import ItemFeatures
-from dmesr_model.sequences import Sequences, select_users
+from dmesr_model.sequences import Sequences, count_events, select_users
 from storage.digests import digest_of
-from storage.schemas import ITEM_ID, ITEMS, RECOMMENDATIONS, USER_ID, TableSchema
+from storage.folders import write_whole
+from storage.schemas import ITEM_ID, ITEMS, PROMOTIONS, RECOMMENDATIONS, USER_ID, TableSchema
 from storage.tables import Store
-from storage.vector_index import NO_ROW, Excluded, VectorIndex
+from tasks.audience import Audience, listed_users
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
-from tasks.evaluation.protocols import seen_rows
-from tasks.evaluation.scorers import Scorer, model_scorer
+from tasks.evaluation.scorers import model_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
+from tasks.retention import drop_folder
+from tasks.serving import serving_model
+from tasks.shelf import Shelf, unseen_left
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
 from tasks.train import TrainStageConfig, model_refs
 from tasks.trained_models import ModelRef
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when the same model and histories come to give other rows
-_USERS_PER_BLOCK = 1024
+_FORMAT = 2  # raise it when the same model and histories come to give other rows
 _INDEXES_KEPT = 3  # a server may still read the one before
+_NAMED = 5  # unknown ids named in a note; the rest are counted
 
 
 class RecommendConfig(BaseModel):
-    """What is published, and from which model."""
+    """What is published, to whom, and from which model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     k: int = Field(20, ge=1, description="items a user; fewer where a user has seen nearly everything")
-    variant: str | None = Field(None, description="the trained variant that recommends; None: the first in train")
+    variant: str | None = Field(
+        None, description="the trained variant chosen for service; None: the first in train. `promote` lets it in"
+    )
     seed: int | None = Field(None, description="its seed; None: the one with the best validation NDCG@10")
+    blocklist: Path | None = Field(
+        None, description="file of item ids, one a line, that are never recommended: recalled, out of season, paused"
+    )
+    users: Path | None = Field(
+        None,
+        description="file of users to recommend to, one a line; None: everyone with a history. A line is a user_id, or "
+        'JSON {"user_id": …, "history": [item_id, …]}, oldest first, also for a user whom the store doesn\'t know',
+    )
     users_a_commit: int = Field(
         16_384, ge=1, description="users whose items are committed together: what a kill can cost, and memory"
     )
@@ -55,15 +67,16 @@ class RecommendConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Recommending:
-    """Which model recommends which items to whom, and the key that the rows stand under."""
+    """Which model recommends which items to everyone, and the key that the rows stand under."""
 
     model: ModelRef
-    active: np.ndarray  # bool [N], in the order of the features
+    offered: np.ndarray  # bool [N], in the order of the features
     key: str
+    notes: tuple[str, ...] = ()
 
 
 def chosen_model(config: RecommendConfig, train: TrainStageConfig, keys: DatasetKeys, work_folder: Path) -> ModelRef:
-    """Return the model that recommends. Raises StageError where the config names one that isn't in train."""
+    """Return the model in use that is to serve. Raises StageError where the config names one that isn't in train."""
     variant = config.variant or train.variants[0].name
     models = [model for model in model_refs(train, keys, work_folder) if model.variant == variant]
     models = [model for model in models if config.seed in (None, model.seed)]
@@ -73,34 +86,62 @@ def chosen_model(config: RecommendConfig, train: TrainStageConfig, keys: Dataset
             f"recommend.variant {variant!r} with recommend.seed {config.seed} is not trained here: train has the "
             f"variants {names} and the seeds {list(train.seeds)}"
         )
-    return max(models, key=lambda model: (_validation(model), -models.index(model)))
-
-
-def _validation(model: ModelRef) -> float:
-    score = model.summary["validation_ndcg_at_10"] if model.is_trained else None
-    return -1.0 if score is None else score
+    return max(models, key=lambda model: (-1.0 if model.validation is None else model.validation, -models.index(model)))
 
 
 def recommending(
     config: RecommendConfig, train: TrainStageConfig, dataset: Dataset, store: Store, work_folder: Path
 ) -> Recommending:
-    """Return what would be published now; its key is what the present rows of the table stand under."""
-    model = chosen_model(config, train, dataset.keys, work_folder)
-    items = store.table(ITEMS).scan().filter(pl.col("active")).select(ITEM_ID).collect()
-    features = ItemFeatures.open(dataset.features_folder())
-    active = pl.Series(features.item_ids, dtype=pl.String).is_in(items[ITEM_ID].implode()).to_numpy()
-    ids = digest_of([features.item_ids[row] for row in np.flatnonzero(active)])
-    key = digest_of(
-        {"format": _FORMAT, "model": model.key, "histories": dataset.keys.histories, "items": ids, "k": config.k}
-    )
-    return Recommending(model, active, key)
+    """Return what would be published now to everyone; its key is what the present rows of the table stand under.
+
+    The model is the one promoted last; until one is, the one chosen for service.
+    """
+    serving = serving_model(store, dataset.keys, work_folder)
+    model = serving.model if serving else chosen_model(config, train, dataset.keys, work_folder)
+    item_ids = ItemFeatures.open(dataset.features_folder()).item_ids
+    offered, notes = _on_offer(store, item_ids, config.blocklist)
+    decisive = {
+        "format": _FORMAT,
+        "model": model.key,
+        "features": dataset.keys.features,
+        "histories": dataset.keys.histories,
+        "items": digest_of([item_ids[row] for row in np.flatnonzero(offered)]),
+        "k": config.k,
+    }
+    return Recommending(model, offered, digest_of(decisive), notes)
+
+
+def _on_offer(store: Store, item_ids: tuple[str, ...], blocklist: Path | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which items are active and not blocked, bool [N]; and what of the blocklist is unknown."""
+    items = store.table(ITEMS).scan().select(ITEM_ID, "active").collect()
+    blocked = _read_blocklist(blocklist) if blocklist else []
+    active = items.filter("active")[ITEM_ID]
+    rows = pl.Series(item_ids, dtype=pl.String)
+    offered = rows.is_in(active.implode()) & ~rows.is_in(pl.Series(blocked, dtype=pl.String).implode())
+    unknown = sorted(set(blocked) - set(items[ITEM_ID]))
+    if not unknown:
+        return offered.to_numpy(), ()
+    more = ", …" if len(unknown) > _NAMED else ""
+    note = f"{len(unknown):,} ids of {blocklist} are of no item ({', '.join(unknown[:_NAMED])}{more})"
+    return offered.to_numpy(), (note,)
+
+
+def _read_blocklist(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageError(
+            f"recommend.blocklist: {path} can't be read: {error}; give a text file with an item id on each line, or "
+            "take the setting out"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 class RecommendStage:
     """One unit of work is one user."""
 
     name: ClassVar[str] = "recommend"
-    reads: ClassVar[tuple[TableSchema, ...]] = READS
+    reads: ClassVar[tuple[TableSchema, ...]] = (*READS, PROMOTIONS)
     writes: ClassVar[tuple[TableSchema, ...]] = (RECOMMENDATIONS,)
     isolated: ClassVar[bool] = True
 
@@ -125,104 +166,90 @@ class RecommendStage:
 
     def plan(self) -> Plan:
         self.dataset = self.dataset.as_it_is_now()
-        what = self._what()
-        histories = Sequences.open(self.dataset.histories_folder())
-        served = self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == what.key)
+        what, audience = self._what(), self._audience()
+        histories, key = audience.histories, _key(what, audience)
+        served = self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == key)
         done = served.select(USER_ID).unique().collect()
         columns = {USER_ID: histories.user_ids, "user": range(histories.user_count)}
         users = pl.DataFrame(columns, schema={USER_ID: pl.String, "user": pl.Int64})
-        users = users.filter(_unseen_left(histories, what.active) > 0)
+        users = users.filter(unseen_left(histories, what.offered) > 0)
         missing = users.join(done, on=USER_ID, how="anti").sort("user")
         rate = last_rate(self.store, self.name)
         nothing_left = histories.user_count - users.height
+        seen_all = (f"{nothing_left:,} users have seen every active item",) if nothing_left else ()
         return Plan(
             stage=self.name,
             unit="users",
             new=missing.height,
             up_to_date=users.height - missing.height,
             seconds=missing.height / rate if missing.height and rate else None,
-            notes=(f"{nothing_left:,} users have seen every active item",) if nothing_left else (),
+            notes=(*seen_all, *what.notes, *audience.notes),
             work=missing.select("user"),
         )
 
     def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
-        what = self._what()
+        what, audience = self._what(), self._audience()
         if not what.model.is_trained:
-            raise StageError(f"{what.model.variant}, seed {what.model.seed}, is not trained: run train first")
+            raise StageError(f"{what.model.name}, is not trained: run train first")
         features, _ = open_features(self.dataset.features_folder())
-        histories = select_users(Sequences.open(self.dataset.histories_folder()), plan.work["user"].to_numpy())
+        histories = select_users(audience.histories, plan.work["user"].to_numpy())
         scorer = model_scorer(what.model.checkpoint, features, histories)
-        shelf = Shelf(features, what.active, scorer.items_ND)
-        index = self._save_index(shelf, what.key)
+        events_N = count_events(self._stored_histories(), features.item_count)[1:]
+        shelf = Shelf(features, what.offered, scorer.items_ND, events_N)
+        index, key = self._save_index(shelf, what), _key(what, audience)
         started, rows = time.monotonic(), 0
         for start in range(0, histories.user_count, self.config.users_a_commit):
             users = np.arange(start, min(start + self.config.users_a_commit, histories.user_count))
             blocks = [*shelf.best(scorer, histories, users, self.config.k)]
-            rows += self._commit(pl.concat(blocks), what.key, run_id)
+            rows += self._commit(pl.concat(blocks), what.model, key, run_id)
             done = int(users[-1]) + 1
             report(Progress(done, histories.user_count, "users", done / (time.monotonic() - started)))
-        model = f"{what.model.variant}, seed {what.model.seed}"
-        counts = {"done": histories.user_count, "recommendations": rows}
-        return Outcome(counts, {"model": model, "key": what.key, "index": str(index)})
+        without = int((histories.lengths == 0).sum())
+        counts = {"done": histories.user_count, "recommendations": rows, "without a history": without}
+        notes = {"said": "; ".join(plan.notes)} if plan.notes else {}
+        details = {"model": what.model.name, "checkpoint": what.model.key, "key": key, "index": str(index)}
+        return Outcome(counts, {**details, **notes})
 
     def _what(self) -> Recommending:
         return recommending(self.config, self.train, self.dataset, self.store, self.work_folder)
 
-    def _save_index(self, shelf: "Shelf", key: str) -> Path:
-        """Save the index for serving, before the first commit, and drop all but the newest few."""
-        folder = self.work_folder / "indexes" / key
+    def _audience(self) -> Audience:
+        stored = self._stored_histories()
+        if self.config.users is None:
+            return Audience(stored)
+        return listed_users(self.config.users, stored, ItemFeatures.open(self.dataset.features_folder()).item_ids)
+
+    def _stored_histories(self) -> Sequences:
+        return Sequences.open(self.dataset.histories_folder())
+
+    def _save_index(self, shelf: Shelf, what: Recommending) -> Path:
+        """Save the index for serving, before the first commit, and drop all but the newest few.
+
+        `about.json` names the checkpoint whose user vectors it answers; `popular.json` is for users without a history.
+        """
+        folder = self.work_folder / "indexes" / what.key
         shelf.index.save(folder, shelf.item_ids)
+        about = {"model": what.model.key, "variant": what.model.variant, "seed": what.model.seed}
+        about |= {"checkpoint": str(what.model.checkpoint), "features": self.dataset.keys.features}
+        write_whole(folder / "about.json", json.dumps(about, indent=2))
+        write_whole(folder / "popular.json", json.dumps(shelf.popular(self.config.k)[ITEM_ID].to_list()))
         newest_first = sorted(folder.parent.iterdir(), key=lambda path: -path.stat().st_mtime)
         for old in [path for path in newest_first if path != folder][_INDEXES_KEPT - 1 :]:
-            shutil.rmtree(old)
+            drop_folder(old)
         return folder
 
-    def _commit(self, rows: pl.DataFrame, key: str, run_id: str) -> int:
+    def _commit(self, rows: pl.DataFrame, model: ModelRef, key: str, run_id: str) -> int:
         self.store.table(RECOMMENDATIONS).append(
             rows.with_columns(
-                recommendation_key=pl.lit(key), created_at=pl.lit(datetime.now(UTC)), run_id=pl.lit(run_id)
+                recommendation_key=pl.lit(key),
+                model=pl.lit(model.key),
+                created_at=pl.lit(datetime.now(UTC)),
+                run_id=pl.lit(run_id),
             )
         )
         return rows.height
 
 
-class Shelf:
-    """The active items, ready to be searched."""
-
-    def __init__(self, features: ItemFeatures, active: np.ndarray, items_ND: np.ndarray) -> None:
-        rows = np.flatnonzero(active)
-        self.item_ids = [features.item_ids[row] for row in rows]
-        self.index = VectorIndex(items_ND[rows])
-        self._place_of_row = np.full(len(active), NO_ROW, dtype=np.int64)
-        self._place_of_row[rows] = np.arange(len(rows))
-
-    def best(self, scorer: Scorer, histories: Sequences, users: np.ndarray, k: int) -> Iterator[pl.DataFrame]:
-        """Yield user_id, rank, item_id, score of the k best unseen items of these users, a block of users at a time."""
-        for start in range(0, len(users), _USERS_PER_BLOCK):
-            users_B = users[start : start + _USERS_PER_BLOCK]
-            seen = self._on_shelf(seen_rows(select_users(histories, users_B)))
-            scores_BK, places_BK = self.index.search_without(scorer.users(users_B), k, seen)
-            user_F, rank_F = np.nonzero(places_BK != NO_ROW)
-            ids, names = pl.Series(self.item_ids, dtype=pl.String), [histories.user_ids[user] for user in users_B]
-            yield pl.DataFrame(
-                {
-                    USER_ID: pl.Series(names, dtype=pl.String).gather(user_F),
-                    "rank": rank_F + 1,
-                    ITEM_ID: ids.gather(places_BK[user_F, rank_F]),
-                    "score": scores_BK[user_F, rank_F],
-                }
-            )
-
-    def _on_shelf(self, seen: Excluded) -> Excluded:
-        """Rows of items as places on the shelf, without those that are not on it."""
-        places = self._place_of_row[seen.rows]
-        kept = places != NO_ROW
-        kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-        return Excluded(kept_before[seen.offsets], places[kept])
-
-
-def _unseen_left(histories: Sequences, active: np.ndarray) -> pl.Series:
-    """How many active items each user has not seen."""
-    seen = seen_rows(histories)
-    kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(active[seen.rows])])
-    return pl.Series(int(active.sum()) - np.diff(kept_before[seen.offsets]))
+def _key(what: Recommending, audience: Audience) -> str:
+    """A list of users is a publication of its own."""
+    return what.key if audience.key is None else digest_of([what.key, audience.key])

@@ -1,15 +1,17 @@
 """Train: a model for each configured variant and seed, each in a process of its own that resumes where it stopped.
 
-A model's folder is named by what decides it: features, sequences, settings. It holds `job.json`, the trainer's
-checkpoints, `progress.jsonl`, and, when it is finished, `summary.json` and `model/`.
+A finished model stays while the retraining policy (tasks/retraining.py) lets it. A new one's folder is named by what
+decides it: features, sequences, settings; see tasks/trained_models.py.
 """
 
 import importlib.util
 import itertools
 import json
 import logging
-import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,15 +20,18 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from storage.digests import digest_of, digest_of_bytes
-from storage.folders import is_unfinished, write_whole
+from storage.folders import write_whole
 from storage.schemas import TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.features import READS, Dataset, DatasetKeys
 from tasks.ingest.filters import FilterConfig
+from tasks.retention import drop_old_models, drop_unused_data
+from tasks.retraining import RetrainConfig, RetrainOrder, in_use, reason_to_retrain, reason_to_stay
+from tasks.serving import serving_key
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
-from tasks.trained_models import ModelRef
+from tasks.trained_models import ModelRef, finished_models
 from tasks.training_process import train_in_child
 
 logger = logging.getLogger(__name__)
@@ -57,9 +62,12 @@ class TrainStageConfig(BaseModel):
         (0, 1, 2), min_length=1, description="one training a seed; three or more tell luck from merit"
     )
     train: dict[str, JsonValue] = Field({}, description="fields of dmesr_model.trainer.TrainConfig, for all variants")
+    retrain: RetrainConfig = RetrainConfig()
     threads: int | None = Field(None, ge=1, description="CPU threads of a training; None: as many as there are cores")
     keep_models: int = Field(
-        20, ge=0, description="trained models kept beside the present ones, newest first, to compare nights with"
+        20,
+        ge=0,
+        description="models kept beside those in use and the one that serves, newest first: to roll back to",
     )
 
     @model_validator(mode="after")
@@ -73,15 +81,47 @@ class TrainStageConfig(BaseModel):
 
 
 def model_refs(config: TrainStageConfig, keys: DatasetKeys, work_folder: Path) -> list[ModelRef]:
-    """Return what `config` asks for on this data: variants in their order, and for each all seeds."""
-    pairs = itertools.product(config.variants, config.seeds)
-    return [_model_ref(config, variant, seed, keys, work_folder) for variant, seed in pairs]
+    """Return the models in use on this data: variants in their order, and for each all seeds.
+
+    Where none is finished, it is the one to be trained. Time plays no part: see tasks/retraining.py.
+    """
+    finished = finished_models(work_folder)
+    return [
+        wanted.in_use(finished, keys) or wanted.to_train(keys) for wanted in wanted_models(config, keys, work_folder)
+    ]
 
 
-def _model_ref(config: TrainStageConfig, variant: Variant, seed: int, keys: DatasetKeys, work_folder: Path) -> ModelRef:
-    settings = {"model": variant.model, "train": {**config.train, **variant.train, "seed": seed}}
-    key = digest_of({"trainer": _trainer_digest(), "data": [keys.features, keys.sequences], **settings})
-    return ModelRef(variant.name, seed, key, work_folder / "models" / key, settings)
+@dataclass(frozen=True)
+class WantedModel:
+    """A variant with a seed: settings, and the digest of them with all else that decides a model but the data."""
+
+    variant: str
+    seed: int
+    settings: dict[str, Any]
+    configuration: str
+    work_folder: Path
+
+    def in_use(self, finished: list[ModelRef], keys: DatasetKeys) -> ModelRef | None:
+        """The finished model that stands for it; None: it is to be trained."""
+        used = in_use(finished, self.configuration, keys)
+        return None if used is None else replace(used, variant=self.variant, seed=self.seed)
+
+    def to_train(self, keys: DatasetKeys, instead_of: str | None = None) -> ModelRef:
+        """The model of the present data; another one for each that it is to replace on the same data."""
+        decisive = {"configuration": self.configuration, "data": keys.data}
+        return self.model_of(digest_of(decisive | ({"instead_of": instead_of} if instead_of else {})))
+
+    def model_of(self, key: str) -> ModelRef:
+        folder = self.work_folder / "models" / key
+        return ModelRef(self.variant, self.seed, key, folder, self.settings, self.configuration)
+
+
+def wanted_models(config: TrainStageConfig, keys: DatasetKeys, work_folder: Path) -> Iterator[WantedModel]:
+    """Yield what `config` asks for: variants in their order, and for each all seeds."""
+    for variant, seed in itertools.product(config.variants, config.seeds):
+        settings = {"model": variant.model, "train": {**config.train, **variant.train, "seed": seed}}
+        configuration = digest_of({"trainer": _trainer_digest(), "data": keys.configuration, **settings})
+        yield WantedModel(variant.name, seed, settings, configuration, work_folder)
 
 
 @cache
@@ -119,38 +159,67 @@ class TrainStage:
         return digest_of(self.config.model_dump(mode="json"))
 
     def plan(self) -> Plan:
-        """Raises StageError for settings that the trainer doesn't know, if there is anything to train."""
+        """Raises StageError for settings that the trainer doesn't know, if there is anything to train.
+
+        `work` has a row a model to train: its key, variant, seed. Models that replace a finished one count as changed.
+        """
         self.dataset = self.dataset.as_it_is_now()
-        models = model_refs(self.config, self.dataset.keys, self.work_folder)
-        missing = [model for model in models if not model.is_trained]
+        verdicts = self._verdicts(datetime.now(UTC))
+        missing = [verdict.model for verdict in verdicts if verdict.is_to_train]
         for model in missing:
             check_settings(model)
         rate = last_rate(self.store, self.name)
-        started = sum((model.folder / "checkpoints").exists() for model in missing)
+        replaced = sum(verdict.is_to_train and bool(verdict.reason) for verdict in verdicts)
+        rows = [(model.key, model.variant, model.seed) for model in missing]
         return Plan(
             stage=self.name,
             unit="models",
-            new=len(missing),
-            up_to_date=len(models) - len(missing),
+            new=len(missing) - replaced,
+            changed=replaced,
+            up_to_date=len(verdicts) - len(missing),
             seconds=len(missing) / rate if missing and rate else None,
-            notes=(f"{started} of them started before and resumed",) if started else (),
-            work=pl.DataFrame({"key": [model.key for model in missing]}, schema={"key": pl.String}),
+            notes=tuple(_notes(verdicts)),
+            work=pl.DataFrame(rows, schema={"key": pl.String, "variant": pl.String, "seed": pl.Int64}, orient="row"),
         )
 
+    def order_retraining(self) -> None:
+        """Order that each model in use be trained anew, whatever the policy says of it."""
+        models = model_refs(self.config, self.dataset.as_it_is_now().keys, self.work_folder)
+        RetrainOrder.of(self.work_folder).place([model for model in models if model.is_trained])
+
     def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
-        if self.dataset.keys.users == 0:
+        keys = self.dataset.keys
+        if keys.users == 0:
             raise StageError(
                 "there is nothing to train on: no user has enough events. Run ingest first; if it has run, lower "
                 "train.filters or give more interactions"
             )
-        models = model_refs(self.config, self.dataset.keys, self.work_folder)
-        wanted = set(plan.work["key"])
+        wanted = {
+            (wanted.variant, wanted.seed): wanted for wanted in wanted_models(self.config, keys, self.work_folder)
+        }
         details: dict[str, str | float | int] = {}
-        for done, model in enumerate(model for model in models if model.key in wanted):
-            self._train(model, done, len(wanted), report)
-            details[f"{model.variant}/{model.seed}"] = _in_words(model.summary)
-        self._drop_old({model.key for model in models})
-        return Outcome({"done": len(wanted)}, details)
+        for done, (key, variant, seed) in enumerate(plan.work.iter_rows()):
+            model = wanted[variant, seed].model_of(key)
+            model.record_start(keys, datetime.now(UTC))
+            self._train(model, done, plan.work.height, report)
+            details[f"{variant}/{seed}"] = _in_words(model.summary)
+        self._drop_old()
+        return Outcome({"done": plan.work.height}, details)
+
+    def _verdicts(self, now: datetime) -> list["_Verdict"]:
+        keys, policy = self.dataset.keys, self.config.retrain
+        finished, ordered = finished_models(self.work_folder), RetrainOrder.of(self.work_folder).keys()
+        verdicts = []
+        for wanted in wanted_models(self.config, keys, self.work_folder):
+            used = wanted.in_use(finished, keys)
+            if used is None:
+                verdicts.append(_Verdict(wanted.to_train(keys), True))
+            elif reason := reason_to_retrain(policy, used.training, keys, now, used.key in ordered):
+                replaced = used.key if used.key in ordered else None
+                verdicts.append(_Verdict(wanted.to_train(keys, replaced), True, reason))
+            else:
+                verdicts.append(_Verdict(used, False, reason_to_stay(policy, used.training, keys, now)))
+        return verdicts
 
     def _train(self, model: ModelRef, done: int, total: int, report: ReportProgress) -> None:
         job = {
@@ -165,24 +234,28 @@ class TrainStage:
         train_in_child(model, self.config.threads, report)
         report(Progress(done + 1, total, "models", 1 / max(model.summary["seconds"], 1e-9)))
 
-    def _drop_old(self, present: set[str]) -> None:
-        """Delete models, features and sequences that neither the present models nor the newest others need."""
-        folders = [path for path in (self.work_folder / "models").iterdir() if (path / "job.json").exists()]
-        others = sorted((path for path in folders if path.name not in present), key=_age)
-        for folder in others[self.config.keep_models :]:
-            logger.info("deleting the old model %s", folder)
-            shutil.rmtree(folder)
-        kept = [json.loads((path / "job.json").read_text()) for path in folders if path.exists()]
-        needed = {self.dataset.histories_folder().name}
-        needed |= {Path(job[kind]).name for job in kept for kind in ("features", "sequences")}
-        for folder in (path for kind in ("features", "sequences") for path in (self.work_folder / kind).iterdir()):
-            if folder.name not in needed and not is_unfinished(folder):
-                shutil.rmtree(folder)
+    def _drop_old(self) -> None:
+        needed = {model.key for model in model_refs(self.config, self.dataset.keys, self.work_folder)}
+        drop_old_models(self.work_folder, self.config.keep_models, needed | serving_key(self.store))
+        drop_unused_data(self.work_folder, self.dataset.keys)
 
 
-def _age(folder: Path) -> float:
-    """Sorts the newest first."""
-    return -(folder / "job.json").stat().st_mtime
+@dataclass(frozen=True)
+class _Verdict:
+    """A model to train, with the reason to replace a finished one ("": there is none); or one that stays, and why."""
+
+    model: ModelRef
+    is_to_train: bool
+    reason: str = ""
+
+
+def _notes(verdicts: list[_Verdict]) -> Iterator[str]:
+    started = sum(verdict.is_to_train and (verdict.model.folder / "checkpoints").exists() for verdict in verdicts)
+    if started:
+        yield f"{started} of them started before and resumed"
+    reasons = Counter((verdict.is_to_train, verdict.reason) for verdict in verdicts if verdict.reason)
+    for (is_to_train, reason), count in reasons.items():
+        yield f"{count} {'to train anew' if is_to_train else 'not trained anew'}: {reason}"
 
 
 def check_settings(model: ModelRef) -> None:

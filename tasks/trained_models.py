@@ -1,10 +1,57 @@
-"""Trained models on disk: what each is, where it is, how its training went."""
+"""Trained models on disk: what each is, where it is, what it was trained on, how its training went.
 
+A model's folder is named by what decides it. It holds `about.json`, `job.json`, the trainer's checkpoints,
+`progress.jsonl`, and, when it is finished, `summary.json` and `model/`.
+"""
+
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from storage.folders import is_unfinished, write_whole
+from tasks.features import DatasetKeys
+
+_ABOUT = "about.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training started from: `about.json`, written before anything else and never changed.
+
+    Args:
+        configuration: as in ModelRef.
+        features, sequences, encoder, views, events, items: as in DatasetKeys, when it started.
+        started_at: UTC; a model's age counts from here, since this is when it last saw the store.
+    """
+
+    variant: str
+    seed: int
+    settings: dict[str, Any]
+    configuration: str
+    features: str
+    sequences: str
+    encoder: str
+    views: list[str]
+    events: int
+    items: int
+    started_at: str
+
+    @property
+    def data(self) -> list[str]:
+        return [self.features, self.sequences]
+
+    @property
+    def start(self) -> datetime:
+        return datetime.fromisoformat(self.started_at)
+
+    def can_read(self, keys: DatasetKeys) -> bool:
+        """Whether the present texts are vectors of the encoder, and of the views, that the model was trained on."""
+        return self.encoder == keys.encoder and set(self.views) <= set(keys.views)
 
 
 @dataclass(frozen=True)
@@ -16,6 +63,16 @@ class ModelRef:
     key: str
     folder: Path
     settings: Mapping[str, Any]  # {"model": ..., "train": ...} as the trainer reads them
+    configuration: str  # digest of the trainer, the settings, and DatasetKeys.configuration: all but the data
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
+    @property
+    def short_key(self) -> str:
+        """Return enough of the key for people; `dmesr promote` takes it."""
+        return self.key[:10]
 
     @property
     def is_trained(self) -> bool:
@@ -29,6 +86,53 @@ class ModelRef:
     @property
     def summary(self) -> dict[str, Any]:
         return json.loads((self.folder / "summary.json").read_text())
+
+    @property
+    def validation(self) -> float | None:
+        """Return NDCG@10 on the validation events; None where it isn't trained or there were none."""
+        return self.summary["validation_ndcg_at_10"] if self.is_trained else None
+
+    @cached_property
+    def training(self) -> Training:
+        """Return what its training started from. Raises FileNotFoundError where none has started."""
+        return Training(**json.loads((self.folder / _ABOUT).read_text()))
+
+    def record_start(self, keys: DatasetKeys, now: datetime) -> None:
+        """Write `about.json`, unless a training that was interrupted has written it."""
+        path = self.folder / _ABOUT
+        if path.exists():
+            return
+        training = Training(
+            variant=self.variant,
+            seed=self.seed,
+            settings=dict(self.settings),
+            configuration=self.configuration,
+            features=keys.features,
+            sequences=keys.sequences,
+            encoder=keys.encoder,
+            views=list(keys.views),
+            events=keys.events,
+            items=keys.items,
+            started_at=now.isoformat(),
+        )
+        write_whole(path, json.dumps(dataclasses.asdict(training), indent=2))
+
+
+def models_on_disk(work_folder: Path) -> list[ModelRef]:
+    """Return every model that is finished or was begun, newest first."""
+    folders = [path.parent for path in (work_folder / "models").glob(f"*/{_ABOUT}")]
+    found = [_model_in(folder) for folder in folders if not is_unfinished(folder)]
+    return sorted(found, key=lambda model: (model.training.started_at, model.key), reverse=True)
+
+
+def finished_models(work_folder: Path) -> list[ModelRef]:
+    """Return every finished model, newest first."""
+    return [model for model in models_on_disk(work_folder) if model.is_trained]
+
+
+def _model_in(folder: Path) -> ModelRef:
+    about = json.loads((folder / _ABOUT).read_text())
+    return ModelRef(about["variant"], about["seed"], folder.name, folder, about["settings"], about["configuration"])
 
 
 def progress_records(folder: Path) -> list[dict[str, Any]]:

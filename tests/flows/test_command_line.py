@@ -30,14 +30,16 @@ def said(result) -> str:
 def test_plan_says_a_line_a_stage_and_starts_nothing(shop) -> None:
     result = shop.dmesr("plan", "--set", "ingest.max_reject_share=0.5")
     assert result.returncode == 0, result.stdout
-    assert [line.split(":")[0] for line in said(result).splitlines()[:7]] == [
+    assert [line.split(":")[0] for line in said(result).splitlines()[:9]] == [
         "ingest",
         "describe",
         "embed",
         "train",
         "evaluate",
+        "promote",
         "recommend",
         "report",
+        "maintain",
     ]
     assert "ingest: 6 rows: 6 new" in result.stdout  # 2 items, a line that is refused, 3 events
     assert "Prefect" not in result.stdout and not (shop.folder / "prefect").exists()

@@ -8,8 +8,11 @@ import psutil
 import pytest
 
 from dmesr_model.model import DMESR
+from tasks.retraining import RetrainConfig
+from tasks.serving import record_decision
 from tasks.stage import Progress, StageError, run_stage
-from tasks.train import TrainStage, TrainStageConfig, Variant
+from tasks.train import TrainStage, TrainStageConfig, Variant, model_refs
+from tasks.trained_models import finished_models
 
 SMALL = {"width": 8, "adapter_width": 8, "layers": 1, "heads": 1, "max_length": 8}
 ID_ONLY = Variant(name="id_only", model={**SMALL, "views": [], "use_segments": False})
@@ -123,12 +126,82 @@ def test_names_and_seeds_must_differ() -> None:
 
 def test_old_models_and_their_data_are_dropped(lively_shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.train.train_in_child", lambda model, threads, report: _finish(model.folder))
-    run_stage(stage(lively_shop, config(keep_models=1)), lambda progress: None)
+    strict = RetrainConfig(max_age_days=0)  # trains whenever anything moved
+    run_stage(stage(lively_shop, config(keep_models=1, retrain=strict)), lambda progress: None)
     lively_shop.put_item("new", "vase")
-    run_stage(stage(lively_shop, config(keep_models=1)), lambda progress: None)
-    assert _kept(lively_shop.work_folder) == {"models": 2, "features": 2}
+    run_stage(stage(lively_shop, config(keep_models=1, retrain=strict)), lambda progress: None)
+    # The older model stays; its features don't: it would encode the present ones.
+    assert _kept(lively_shop.work_folder) == {"models": 2, "features": 1}
     run_stage(stage(lively_shop, config(keep_models=0, seeds=(1,))), lambda progress: None)
     assert _kept(lively_shop.work_folder) == {"models": 1, "features": 1}
+
+
+def test_the_model_that_serves_is_never_dropped(lively_shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.train.train_in_child", lambda model, threads, report: _finish(model.folder))
+    run_stage(stage(lively_shop, config(keep_models=0)), lambda progress: None)
+    (first,) = finished_models(lively_shop.work_folder)
+    record_decision(lively_shop.store, first, None, "run", promoted=True, pinned=False, reason="made")
+    run_stage(stage(lively_shop, config(keep_models=0, seeds=(1,))), lambda progress: None)
+    run_stage(stage(lively_shop, config(keep_models=0, seeds=(2,))), lambda progress: None)
+    assert {model.seed for model in finished_models(lively_shop.work_folder)} == {0, 2}
+
+
+def test_a_catalog_that_moved_trains_nothing_and_says_why(lively_shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.train.train_in_child", lambda model, threads, report: _finish(model.folder))
+    run_stage(stage(lively_shop, config()), lambda progress: None)
+    lively_shop.put_item("new", "vase")
+    plan = stage(lively_shop, config()).plan()
+    assert (plan.to_do, plan.up_to_date) == (0, 1)
+    assert plan.notes == (
+        "1 not trained anew: the catalog or the log moved, but 0.0% new events are not above 5.0%, "
+        "and it is 0.0 of 7 days old",
+    )
+    # 24 users of 6 events: 144. 7 more are 4.9 %, 8 more are 5.6 %.
+    lively_shop.put_events(*((f"u{user:02d}", "i28", 99) for user in range(7)))
+    assert stage(lively_shop, config()).plan().to_do == 0
+    lively_shop.put_events(("u07", "i28", 99))
+    plan = stage(lively_shop, config()).plan()
+    assert (plan.new, plan.changed) == (0, 1)
+    assert plan.notes == ("1 to train anew: 5.6% new events since its training, above 5.0%",)
+
+
+def test_another_setting_is_another_model(lively_shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.train.train_in_child", lambda model, threads, report: _finish(model.folder))
+    run_stage(stage(lively_shop, config()), lambda progress: None)
+    wider = Variant(name="id_only", model={**ID_ONLY.model, "width": 16})
+    plan = stage(lively_shop, config(variants=(wider,))).plan()
+    assert (plan.new, plan.notes) == (1, ())
+    # The old one is there again with the old setting.
+    assert stage(lively_shop, config()).plan().up_to_date == 1
+
+
+def test_a_forced_training_replaces_each_model_once_also_after_a_kill(
+    lively_shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+
+    def train(model, threads, report) -> None:
+        trained.append(model.key)
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        _finish(model.folder)
+
+    monkeypatch.setattr("tasks.train.train_in_child", train)
+    both = config(seeds=(0, 1))
+    run_stage(stage(lively_shop, both), lambda progress: None)
+    stage(lively_shop, both).order_retraining()
+    plan = stage(lively_shop, both).plan()
+    assert (plan.changed, plan.notes) == (2, ("2 to train anew: ordered with --force",))
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage(lively_shop, both), lambda progress: None)
+    # Forced again, the order that is half carried out goes on: the second model alone, as the same one.
+    stage(lively_shop, both).order_retraining()
+    run_stage(stage(lively_shop, both), lambda progress: None)
+    assert len(trained) == 5 and trained[4] == trained[3]
+    assert len(set(trained)) == 4
+    assert stage(lively_shop, both).plan().to_do == 0
+    used = model_refs(both, stage(lively_shop, both).dataset.keys, lively_shop.work_folder)
+    assert {model.key for model in used} == {trained[2], trained[3]}
 
 
 def _finish(folder: Path) -> None:
