@@ -3,7 +3,6 @@
 from prefect.artifacts import create_markdown_artifact
 
 from flows.findings import findings
-from flows.overview import present_results
 from tasks.config import PipelineConfig
 from tasks.stage import Plan, Summary
 
@@ -33,13 +32,6 @@ def publish_findings(config: PipelineConfig, summary: Summary) -> None:
     if found := findings(config, summary):
         key, description, text = found
         create_markdown_artifact(text, key=key, description=description)
-
-
-def publish_metrics(config: PipelineConfig) -> None:
-    """Publish the metrics of the present models, under the key `metrics`."""
-    from tasks.evaluation.tables import metrics_markdown
-
-    create_markdown_artifact(metrics_markdown(present_results(config)), key="metrics", description="All test users")
 
 
 def summary_markdown(summary: Summary) -> str:

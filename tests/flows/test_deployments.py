@@ -121,8 +121,8 @@ class Operations:
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in self.post("/deployments/filter", {})}
 
-    def schedule_night(self, shop: Any, seconds: float = 1.0) -> str:
-        """Point the nightly deployment at a shop as the UI's form does, add a schedule that fires soon; its id."""
+    def schedule_night(self, shop: Any, seconds: float = 20.0) -> str:
+        """Point the nightly deployment at a shop, add a schedule that fires when the scheduler has seen it; its id."""
         nightly = self.deployments()["nightly"]
         parameters = nightly["parameters"] | {
             "config": str(shop.config_file),
