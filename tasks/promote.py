@@ -108,7 +108,7 @@ class PromoteStage:
         note = self._why_not(model, serving)
         if note is None:
             against = "nothing serves yet" if serving is None else f"against {_name(serving.model)}, which serves"
-            note = f"{_name(model)} {against}" + ("" if model.is_trained else "; to be trained first")
+            note = f"{_name(model)}: {against}" + ("" if model.is_trained else "; to be trained first")
             return Plan(self.name, "models", new=1, notes=(note,), work=pl.DataFrame({"key": [model.key]}))
         return Plan(self.name, "models", up_to_date=1, notes=(note,))
 

@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+
+from storage.schemas import METRICS, PROMOTIONS
+from tasks.evaluate import EvaluateConfig, EvaluateStage, ranks_folder
+from tasks.promote import PromoteConfig, PromoteStage, decide
+from tasks.recommend import RecommendConfig, RecommendStage
+from tasks.serving import model_named, promote_by_hand, serving_model
+from tasks.stage import StageError, run_stage
+from tasks.train import TrainStageConfig, Variant
+
+EVALUATE = EvaluateConfig(ks=(1, 10), negatives=0, baselines=())
+SMALL = {"width": 8, "adapter_width": 8, "layers": 1, "heads": 1, "max_length": 8}
+ONE = TrainStageConfig(variants=(Variant(name="dmesr", model=SMALL),), seeds=(0,))
+
+
+def test_worse_by_a_little_for_everyone_is_refused() -> None:
+    # Differences −0.1, −0.2, −0.1, −0.2: mean −0.15, deviation 0.0577, error 0.0289, t = −5.2 with 3 degrees.
+    serving = np.array([0.5, 0.6, 0.7, 0.8])
+    decision = decide(serving, serving - [0.1, 0.2, 0.1, 0.2], level=0.05)
+    assert not decision.promoted and decision.reason == "significantly worse"
+    assert decision.comparison.difference == pytest.approx(-0.15)
+    assert decision.comparison.p_value == pytest.approx(0.0138, abs=1e-4)
+    assert decide(serving, serving - [0.1, 0.2, 0.1, 0.2], level=0.01).promoted
+
+
+def test_worse_by_luck_and_better_are_promoted() -> None:
+    # Differences −0.5, +0.4, −0.3, +0.2: mean −0.05, error 0.21, t = −0.24.
+    serving = np.array([0.5, 0.4, 0.3, 0.2])
+    noisy = decide(serving, serving + np.array([-0.5, 0.4, -0.3, 0.2]), level=0.05)
+    assert noisy.promoted and noisy.reason == "not significantly worse"
+    assert noisy.comparison.difference == pytest.approx(-0.05)
+    assert noisy.comparison.p_value > 0.5
+    better = decide(serving, serving + np.array([0.1, 0.2, 0.1, 0.2]), level=0.05)
+    assert better.promoted and better.comparison.p_value < 0.05
+
+
+def test_equal_models_and_too_few_users_are_promoted() -> None:
+    same = np.array([0.5, 0.0])
+    assert decide(same, same, 0.05).comparison.p_value == 1.0
+    assert decide(same, same, 0.05).promoted
+    assert decide(same[:1], same[:1] - 0.5, 0.05).reason == "fewer than two test users, nothing to compare"
+
+
+class House:
+    """A shop with its stages, for one night after another."""
+
+    def __init__(self, shop, train: TrainStageConfig = ONE, recommend: RecommendConfig | None = None) -> None:
+        self.shop, self.train = shop, train
+        self.recommend = recommend or RecommendConfig(k=3)
+        self.places = (shop.describe, shop.embed, shop.store, shop.work_folder)
+
+    def promote(self, recommend: RecommendConfig | None = None) -> PromoteStage:
+        return PromoteStage(PromoteConfig(), EVALUATE, recommend or self.recommend, self.train, *self.places)
+
+    def evaluate(self) -> None:
+        run_stage(EvaluateStage(EVALUATE, self.train, *self.places), lambda progress: None)
+
+    def judge(self, recommend: RecommendConfig | None = None) -> str:
+        return str(run_stage(self.promote(recommend), lambda progress: None).details.get("decision", ""))
+
+    @property
+    def serving(self) -> str:
+        keys = self.promote().dataset.keys
+        found = serving_model(self.shop.store, keys, self.shop.work_folder)
+        return "" if found is None else found.model.key
+
+    def train_anew(self) -> str:
+        """A new event, and a model trained on it; return its key."""
+        count = self.shop.store.table(PROMOTIONS).count()
+        self.shop.put_events((f"u{count:02d}", "i28", 1000 + count))
+        (model,) = self.shop.pretend_to_train(self.train)
+        return model.key
+
+    def pretend_ranks(self, ranks: dict[str, int]) -> None:
+        """Give all test users of each model (by key) one rank, and every other one rank 1."""
+        stage = EvaluateStage(EVALUATE, self.train, *self.places)
+        for candidate in stage._candidates():
+            path = ranks_folder(self.shop.work_folder, candidate) / "full.npy"
+            worst = ranks.get(candidate.model.key, 1)
+            np.save(path, np.where(np.arange(len(np.load(path))) % 3, worst, 1).astype(np.int32))
+
+
+@pytest.fixture
+def house(lively_shop) -> House:
+    house = House(lively_shop)
+    house.first = lively_shop.pretend_to_train(ONE)[0].key
+    house.evaluate()
+    house.judge()
+    return house
+
+
+def test_the_first_is_promoted_without_a_comparison(house) -> None:
+    (row,) = house.shop.store.table(PROMOTIONS).read().rows(named=True)
+    assert (row["model"], row["before"], row["promoted"], row["p_value"]) == (house.first, None, True, None)
+    assert house.serving == house.first
+    plan = house.promote().plan()
+    assert (plan.to_do, plan.notes) == (0, (f"dmesr, seed 0 ({house.first[:10]}) serves",))
+
+
+def test_a_new_model_is_judged_on_the_present_split_against_the_one_that_serves(house) -> None:
+    second = house.train_anew()
+    plan = house.promote().plan()
+    assert plan.new == 1
+    assert plan.notes == (f"dmesr, seed 0 ({second[:10]}): against dmesr, seed 0 ({house.first[:10]}), which serves",)
+    with pytest.raises(StageError, match=r"is not evaluated on the present data: run evaluate first"):
+        house.judge()
+    house.evaluate()
+    rows = house.shop.store.table(METRICS).read("model", "users").unique()
+    assert {key for key, _ in rows.rows()} == {house.first, second}
+    house.pretend_ranks({house.first: 1, second: 2})
+    # 24 test users, 16 of them at rank 2 instead of 1: 16 / 24 · (1 / log2(3) − 1) = −0.2460.
+    assert "refused: significantly worse; ndcg@10 -0.2460" in house.judge()
+    row = house.shop.store.table(PROMOTIONS).read().sort("created_at").row(-1, named=True)
+    assert (row["model"], row["before"], row["promoted"], row["users"]) == (second, house.first, False, 24)
+    assert row["difference"] == pytest.approx(16 / 24 * (1 / np.log2(3) - 1))
+    assert house.serving == house.first
+    # Judged once: it doesn't try again every night.
+    plan = house.promote().plan()
+    assert plan.to_do == 0 and "was judged before: significantly worse" in plan.notes[0]
+    assert recommended_model(house) == house.first
+
+    third = house.train_anew()
+    house.evaluate()
+    house.pretend_ranks({house.first: 2, third: 1})
+    assert "promoted: not significantly worse" in house.judge()
+    assert house.serving == third
+    assert recommended_model(house) == third
+
+
+def recommended_model(house) -> str:
+    stage = RecommendStage(house.recommend, house.train, *house.places)
+    return str(run_stage(stage, lambda progress: None).details["checkpoint"])
+
+
+def test_a_person_rolls_back_and_pins(house) -> None:
+    second = house.train_anew()
+    house.evaluate()
+    house.pretend_ranks({})
+    house.judge()
+    assert house.serving == second
+    keys, folder = house.promote().dataset.keys, house.shop.work_folder
+    promote_by_hand(house.shop.store, model_named(folder, house.first[:6]), keys, folder, pin=False)
+    assert house.serving == house.first
+    # The one that was replaced does not come back by itself; a newer one may.
+    assert house.promote().plan().to_do == 0
+    third = house.train_anew()
+    assert house.promote().plan().new == 1
+    promote_by_hand(house.shop.store, model_named(folder, house.first[:6]), keys, folder, pin=True)
+    plan = house.promote().plan()
+    assert plan.to_do == 0 and "pinned by hand" in plan.notes[0]
+    assert third != house.first == house.serving
+    with pytest.raises(StageError, match="no finished model begins with 'zz'; finished are: "):
+        model_named(folder, "zz")
+
+
+def test_the_config_may_name_another_model(lively_shop, small_models) -> None:
+    house = House(lively_shop, small_models)
+    models = lively_shop.pretend_to_train(small_models)
+    house.evaluate()
+    house.judge()
+    assert house.serving == models[0].key  # dmesr, seed 0: the validations are equal
+    other = RecommendConfig(k=3, variant="id_only", seed=1)
+    house.pretend_ranks({models[3].key: 5})
+    assert "promoted: named by the config, though significantly worse" in house.judge(other)
+    assert house.serving == models[3].key
+
+
+def test_a_lost_model_or_another_encoder_serves_no_more(house) -> None:
+    keys = house.promote().dataset.keys
+    store, folder = house.shop.store, house.shop.work_folder
+    others = type(keys)(**{**keys.__dict__, "encoder": "another"})
+    assert serving_model(store, others, folder) is None
+    with pytest.raises(StageError, match="another encoder"):
+        promote_by_hand(store, model_named(folder, house.first), others, folder, pin=False)
+    (folder / "models" / house.first).rename(folder / "lost")
+    assert serving_model(store, keys, folder) is None
+    assert house.promote().plan().notes == (
+        f"dmesr, seed 0 ({house.first[:10]}): nothing serves yet; to be trained first",
+    )
+
+
+def test_models_trained_on_test_events_are_not_compared(lively_shop) -> None:
+    everything = TrainStageConfig(variants=ONE.variants, seeds=(0,), train={"split": "none"})
+    house = House(lively_shop, everything)
+    lively_shop.pretend_to_train(everything)
+    house.evaluate()
+    house.judge()
+    house.train_anew()
+    assert "promoted: not comparable" in house.judge()
