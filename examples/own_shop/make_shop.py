@@ -1,8 +1,8 @@
 """Make a small shop's export, as a shop might have it: `python examples/own_shop/make_shop.py FOLDER`.
 
 Ten products with drawn pictures, and three weeks of orders; under FOLDER/tonight the next day's: two new products
-and new orders. The columns have names of their own, so that the config has something to map. Nothing here is special: put
-your own export in its place.
+and new orders. The columns have names of their own, so that the config has something to map. Nothing here is special:
+put your own export in its place.
 """
 
 import csv
