@@ -112,7 +112,10 @@ class DatasetWithoutColdItems(Dataset):
     def keys(self) -> DatasetKeys:
         whole = super().keys
         cold = {"format": _FORMAT, **self._cold.model_dump(mode="json")}
-        return replace(whole, sequences=digest_of(["without cold items", whole.sequences, cold]))
+        # Models of another choice of cold items, or of none, were trained on some of these: they are of another kind.
+        configuration = digest_of([whole.configuration, cold])
+        sequences = digest_of(["without cold items", whole.sequences, cold])
+        return replace(whole, sequences=sequences, configuration=configuration)
 
     @cached_property
     def cold_split(self) -> ColdSplit:

@@ -17,6 +17,7 @@ from tasks.evaluation.results import Contender, Results, present_contenders
 from tasks.experiments.cold_items import TRAINER_SPLIT, DatasetWithoutColdItems, EvaluateColdItems
 from tasks.experiments.config import ExperimentConfig, ExperimentData
 from tasks.features import Dataset
+from tasks.retraining import RetrainConfig
 from tasks.stage import Plan, ReportProgress, StageError, run_stage
 from tasks.train import TrainStage, TrainStageConfig, Variant
 
@@ -107,6 +108,7 @@ class Grid:
             "seeds": experiment.seeds,
             "train": {**self.pipeline.train.train, **experiment.train, **split},
             "keep_models": _KEEP_ALL,
+            "retrain": RetrainConfig(new_events_share=0, max_age_days=0),  # all on the same data
         }
         return self.pipeline.train.model_copy(update=update)
 

@@ -138,6 +138,17 @@ def test_the_table_has_a_group_a_backbone_and_the_baselines(folder: Path, jobs) 
     assert "Mean ± standard deviation over 2 seeds." in table.notes
 
 
+def test_new_events_train_every_cell_anew(folder: Path, lively_shop, jobs) -> None:
+    one = {"backbones": ["sasrec"], "seeds": [0]}
+    grid_of(write(folder, **one)).run(lambda progress: None)
+    lively_shop.put_events(("u00", "i20", 9))  # too few for a night to train anew, too many for one table
+    grown = grid_of(write(folder, **one))
+    assert grown.plan().to_do == 2
+    grown.run(lambda progress: None)
+    assert len({job["sequences"] for job in jobs}) == 2
+    assert grown.group("sasrec").variants == ["dmesr", "id_only"]
+
+
 def test_cold_items_train_on_other_events(folder: Path, jobs) -> None:
     one = {"backbones": ["sasrec"], "seeds": [0]}
     grid_of(write(folder, **one)).run(lambda progress: None)
@@ -145,6 +156,8 @@ def test_cold_items_train_on_other_events(folder: Path, jobs) -> None:
     assert cold.plan().new == 2
     cold.run(lambda progress: None)
     assert [job["train"].get("split") for job in jobs] == [None, None, "last_event", "last_event"]
+    # A model that saw these items, or other ones held out, stands in for none.
+    assert grid_of(write(folder, **one, cold_items={"share": 0.25, "seed": 1})).plan().to_do == 2
     assert jobs[0]["sequences"] != jobs[2]["sequences"] and jobs[0]["features"] == jobs[2]["features"]
     assert cold.group("sasrec").cell("dmesr", "full", "ndcg@5").users < 24
 
