@@ -8,6 +8,7 @@ from dmesr_model.features import ItemFeatures
 from dmesr_model.model import ModelConfig
 from dmesr_model.run_setup import build_model
 from dmesr_model.sequences import Sequences
+from flows.experiment_commands import experiment
 from storage.schemas import RUNS
 from tasks import train
 from tasks.config import ConfigError
@@ -56,8 +57,8 @@ def write(folder: Path, **changes: object) -> Path:
 
 
 def grid_of(path: Path) -> Grid:
-    experiment = load_experiment(path)
-    return Grid.of(experiment, experiment.data[0])
+    wanted = load_experiment(path)
+    return Grid.of(wanted, wanted.data[0])
 
 
 @pytest.fixture
@@ -116,10 +117,10 @@ def test_a_stopped_grid_goes_on_where_it_was(folder: Path, jobs, monkeypatch) ->
 
 
 def test_the_table_has_a_group_a_backbone_and_the_baselines(folder: Path, jobs) -> None:
-    experiment = load_experiment(write(folder))
-    grid = Grid.of(experiment, experiment.data[0])
+    wanted = load_experiment(write(folder))
+    grid = Grid.of(wanted, wanted.data[0])
     grid.run(lambda progress: None)
-    table = experiment_table(experiment, [grid])
+    table = experiment_table(wanted, [grid])
     assert [(group.data, group.backbone) for group in table.groups] == [
         ("Shop", "SASRec"),
         ("Shop", "GRU4Rec"),
@@ -162,12 +163,23 @@ def test_cold_items_train_on_other_events(folder: Path, jobs) -> None:
     assert cold.group("sasrec").cell("dmesr", "full", "ndcg@5").users < 24
 
 
+def test_the_command_writes_both_tables(folder: Path, jobs, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(folder, backbones=["sasrec"], seeds=[0])
+    experiment(path, folder / "out", plan=True)
+    assert "2 models: 2 new" in capsys.readouterr().out and not (folder / "out").exists()
+    experiment(path, folder / "out")
+    said = capsys.readouterr().out
+    assert "| Shop | SASRec | DMESR |" in said and str(folder / "out" / "table.tex") in said
+    assert (folder / "out" / "table.md").read_text() in said
+    assert r"\bottomrule" in (folder / "out" / "table.tex").read_text()
+
+
 def test_an_approximate_index_is_said_with_its_recall(folder: Path, jobs) -> None:
-    experiment = load_experiment(write(folder, backbones=["sasrec"], seeds=[0], index={"kind": "ivf"}))
-    grid = Grid.of(experiment, experiment.data[0])
+    wanted = load_experiment(write(folder, backbones=["sasrec"], seeds=[0], index={"kind": "ivf"}))
+    grid = Grid.of(wanted, wanted.data[0])
     grid.run(lambda progress: None)
     # 30 items are too few to approximate: the recall is 1.
-    notes = experiment_table(experiment, [grid]).notes
+    notes = experiment_table(wanted, [grid]).notes
     assert notes[-1] == "Searched approximately (ivf); recall@5 against exact: 1.0000 or more."
 
 
@@ -196,5 +208,5 @@ def test_no_data_is_said_with_the_remedy(folder: Path, lively_shop, tmp_path: Pa
 def test_shipped_experiments_are_valid() -> None:
     configs = Path(__file__).parents[3] / "configs"
     for name in ("ablations.yaml", "cold_items.yaml"):
-        experiment = load_experiment(configs / name)
-        assert Grid.of(experiment, experiment.data[0]).title == "Sample shop"
+        wanted = load_experiment(configs / name)
+        assert Grid.of(wanted, wanted.data[0]).title == "Sample shop"
