@@ -127,14 +127,16 @@ class MaintainStage:
         yield from (chore for chore in chores if chore.amount)
 
     def _folders(self) -> Iterator[Chore]:
-        keys, folder = self.dataset.keys, self.work_folder
-        needed = {model.key for model in model_refs(self.train, keys, folder)} | serving_key(self.store)
-        kept = self.train.keep_models
+        keys, folder, needed, kept = self.dataset.keys, self.work_folder, self._needed(), self.train.keep_models
         yield Chore("old models", len(old_models(folder, kept, needed)), lambda: drop_old_models(folder, kept, needed))
         unused = len(list(unused_data(folder, keys)))
         yield Chore("folders of old features and sequences", unused, lambda: drop_unused_data(folder, keys))
         old = self._old_ranks()
         yield Chore("folders of old ranks", len(old), lambda: _drop_all(old))
+
+    def _needed(self) -> set[str]:
+        used = {model.key for model in model_refs(self.train, self.dataset.keys, self.work_folder)}
+        return used | serving_key(self.store)
 
     def _old_ranks(self) -> list[Path]:
         """Ranks that are not of the present evaluations, and older than `keep_hours`."""
@@ -145,7 +147,8 @@ class MaintainStage:
 
     def _metrics(self) -> Chore:
         """Evaluations of models that are gone, and of baselines older than every model that is left."""
-        left = models_on_disk(self.work_folder)
+        gone = set(old_models(self.work_folder, self.train.keep_models, self._needed()))
+        left = [model for model in models_on_disk(self.work_folder) if model.folder not in gone]
         since = min((found.training.start for found in left), default=datetime.now(UTC))
         model, key = pl.col("model"), pl.col("evaluation_key")
         of_baseline, of_model = pl.col(CREATED_AT) < since, ~model.is_in([found.key for found in left])

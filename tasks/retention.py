@@ -12,6 +12,8 @@ from tasks.trained_models import models_on_disk
 
 logger = logging.getLogger(__name__)
 
+_DROPPED = "dropped-"
+
 
 def old_models(work_folder: Path, keep: int, needed: Collection[str]) -> list[Path]:
     """Return the folders of models beyond the `needed` ones (by key) and the newest `keep` others."""
@@ -53,7 +55,12 @@ def drop_unused_data(work_folder: Path, keys: DatasetKeys) -> int:
 
 
 def drop_folder(folder: Path) -> None:
-    """Delete a folder that is gone at once for whoever looks: a kill in between leaves a half-deleted one aside."""
-    aside = folder.with_name(f"{folder.name}.unfinished-{uuid.uuid4().hex[:8]}")
+    """Delete a folder that is gone at once for whoever looks.
+
+    A kill in between leaves it aside under a name that says so; the next one beside it that is dropped clears it away.
+    """
+    for left_over in folder.parent.glob(f"*{_DROPPED}*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    aside = folder.with_name(f"{folder.name}.unfinished-{_DROPPED}{uuid.uuid4().hex[:8]}")
     folder.rename(aside)
     shutil.rmtree(aside)

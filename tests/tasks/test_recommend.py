@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -5,7 +8,7 @@ import pytest
 from dmesr_model.encoding import encode_items, encode_sequences
 from dmesr_model.model import DMESR
 from dmesr_model.sequences import Sequences
-from storage.schemas import RECOMMENDATIONS
+from storage.schemas import INTERACTIONS, RECOMMENDATIONS
 from storage.vector_index import VectorIndex
 from tasks.features import Dataset, open_features
 from tasks.recommend import RecommendConfig, RecommendStage
@@ -110,3 +113,68 @@ def test_unknown_variant_and_missing_training_are_said(lively_shop, small_models
         stage(lively_shop, small_models, RecommendConfig(variant="other")).plan()
     with pytest.raises(StageError, match="dmesr, seed 0, is not trained: run train first"):
         run_stage(stage(lively_shop, small_models, RecommendConfig()), lambda progress: None)
+
+
+def test_users_of_a_file_known_and_unknown(lively_shop, small_models, tmp_path) -> None:
+    lively_shop.pretend_to_train(small_models)
+    run_stage(stage(lively_shop, small_models, RecommendConfig(k=4)), lambda progress: None)
+    everyone = recommended(lively_shop)
+    users = tmp_path / "users.jsonl"
+    users.write_text(
+        'u03\n{"user_id": "guest", "history": ["i01", "nonsense", "i03"]}\n{"user_id": "blank", "history": []}\n'
+    )
+    config = RecommendConfig(k=4, users=users)
+    plan = stage(lively_shop, small_models, config).plan()
+    assert plan.new == 3
+    assert plan.notes == ("1 items of histories are unknown and left out (nonsense)",)
+    summary = run_stage(stage(lively_shop, small_models, config), lambda progress: None)
+    assert summary.counts["without a history"] == 1
+    rows = recommended(lively_shop).filter(pl.col("recommendation_key") == summary.details["key"])
+    assert set(everyone["recommendation_key"]).isdisjoint(rows["recommendation_key"])
+    assert rows.group_by("user_id").len().sort("user_id").rows() == [("blank", 4), ("guest", 4), ("u03", 4)]
+
+    same = ["item_id", "rank", "score"]
+    assert rows.filter(user_id="u03").select(same).equals(everyone.filter(user_id="u03").select(same))
+    assert not {"i01", "i03"} & set(rows.filter(user_id="guest")["item_id"])
+    assert set(rows.filter(user_id="guest")["source"]) == {"model"}
+    # Popular: the four items with the most events, ties by id.
+    events = lively_shop.store.table(INTERACTIONS).read("item_id").group_by("item_id").len()
+    popular = events.sort("len", "item_id", descending=[True, False]).head(4)
+    blank = rows.filter(user_id="blank")
+    assert blank["item_id"].to_list() == popular["item_id"].to_list()
+    assert blank["score"].to_list() == popular["len"].to_list()
+    assert set(blank["source"]) == {"popularity"}
+    assert stage(lively_shop, small_models, config).plan().to_do == 0
+
+
+def test_blocked_items_are_never_recommended(lively_shop, small_models, tmp_path) -> None:
+    lively_shop.pretend_to_train(small_models)
+    blocklist = tmp_path / "blocked.txt"
+    blocklist.write_text("i28\n\n i29\nunheard-of\n")
+    config = RecommendConfig(k=30, blocklist=blocklist)
+    made = stage(lively_shop, small_models, config)
+    assert made.plan().notes == (f"1 ids of {blocklist} are of no item (unheard-of)",)
+    summary = run_stage(made, lambda progress: None)
+    assert not {"i28", "i29"} & set(recommended(lively_shop)["item_id"])
+    _, ids = VectorIndex.open(Path(str(summary.details["index"])))
+    assert not {"i28", "i29"} & set(ids) and len(ids) == 28
+    blocklist.write_text("i28\n")  # another list is another publication
+    assert stage(lively_shop, small_models, config).plan().new == 24
+    blocklist.unlink()
+    with pytest.raises(StageError, match=r"recommend\.blocklist: .* can't be read"):
+        stage(lively_shop, small_models, config).plan()
+
+
+def test_a_new_item_enters_index_and_lists_without_training(lively_shop, small_models) -> None:
+    models = lively_shop.pretend_to_train(small_models)
+    before = run_stage(stage(lively_shop, small_models, RecommendConfig(k=31)), lambda progress: None)
+    lively_shop.put_item("new", "mug 1", attributes='{"kind": "mug"}')
+    lively_shop.put_segments(new=("mug 1", "A mug."))
+    after = run_stage(stage(lively_shop, small_models, RecommendConfig(k=31)), lambda progress: None)
+    assert before.details["checkpoint"] == after.details["checkpoint"] == models[0].key
+    index, ids = VectorIndex.open(Path(str(after.details["index"])))
+    assert "new" in ids and index.count == 31
+    about = json.loads((Path(str(after.details["index"])) / "about.json").read_text())
+    assert about["model"] == models[0].key
+    rows = recommended(lively_shop).filter(recommendation_key=str(after.details["key"]))
+    assert rows.filter(item_id="new").height == 24

@@ -1,0 +1,110 @@
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from storage.schemas import METRICS, RECOMMENDATIONS, RUNS
+from tasks.evaluate import EvaluateConfig, EvaluateStage
+from tasks.maintain import MaintainConfig, MaintainStage
+from tasks.recommend import RecommendConfig, RecommendStage
+from tasks.retention import drop_folder, old_models
+from tasks.retraining import RetrainConfig
+from tasks.serving import record_decision
+from tasks.stage import run_stage
+from tasks.train import TrainStageConfig
+from tasks.trained_models import models_on_disk
+
+EVALUATE, RECOMMEND = EvaluateConfig(ks=(10,), negatives=0, baselines=("popularity",)), RecommendConfig(k=2)
+
+
+def maintain(shop, train: TrainStageConfig, **config: object) -> MaintainStage:
+    places = (shop.describe, shop.embed, shop.store, shop.work_folder)
+    return MaintainStage(MaintainConfig(**config), EVALUATE, RECOMMEND, train, *places)
+
+
+def night(shop, train: TrainStageConfig) -> None:
+    shop.pretend_to_train(train)
+    places = (train, shop.describe, shop.embed, shop.store, shop.work_folder)
+    run_stage(EvaluateStage(EVALUATE, *places), lambda progress: None)
+    run_stage(RecommendStage(RECOMMEND, *places), lambda progress: None)
+
+
+@pytest.fixture
+def two_nights(lively_shop, small_models):
+    """Two models of each kind: the first night's, and the second's, after one event more."""
+    train = small_models.model_copy(update={"seeds": (0,), "keep_models": 0, "retrain": RetrainConfig(max_age_days=0)})
+    night(lively_shop, train)
+    lively_shop.put_events(("u00", "i29", 77))
+    night(lively_shop, train)
+    return lively_shop, train
+
+
+def test_what_no_kept_model_needs_is_deleted(two_nights) -> None:
+    shop, train = two_nights
+    serving, present = models_on_disk(shop.work_folder)[-1], models_on_disk(shop.work_folder)[:2]
+    record_decision(shop.store, serving, None, "run", promoted=True, pinned=True, reason="by hand")
+    places = (train, shop.describe, shop.embed, shop.store, shop.work_folder)
+    run_stage(EvaluateStage(EVALUATE, *places), lambda progress: None)  # the one that serves, on the present data
+    run_stage(RecommendStage(RECOMMEND, *places), lambda progress: None)
+    time.sleep(0.01)  # so that all of it is older than no hours
+    stage = maintain(shop, train, keep_hours=0)
+    assert dict(stage.plan().work.rows())["old models"] == 1
+    summary = run_stage(stage, lambda progress: None)
+
+    left = {model.key for model in models_on_disk(shop.work_folder)}
+    assert left == {serving.key, *(model.key for model in present)}
+    metrics = shop.store.table(METRICS).read()
+    # Of three models and the baseline the present evaluations; of the one that serves also that of the first night.
+    assert set(metrics["model"]) == {*left, None}
+    assert metrics.filter(model=serving.key)["evaluation_key"].n_unique() == 2
+    assert len(list((shop.work_folder / "evaluations").iterdir())) == 4
+    assert shop.store.table(RECOMMENDATIONS).read("recommendation_key").n_unique() == 1
+    assert summary.counts["rows of old recommendations"] == 24 * 2 * 2
+    assert len(list((shop.work_folder / "features").iterdir())) == 1
+    assert stage.plan().to_do == 0
+    # What is left is all that the stages want.
+    assert EvaluateStage(EVALUATE, *places).plan().to_do == RecommendStage(RECOMMEND, *places).plan().to_do == 0
+
+
+def test_young_rows_and_ranks_stay(two_nights) -> None:
+    shop, train = two_nights
+    stage = maintain(shop, train.model_copy(update={"keep_models": 9}))
+    assert set(stage.plan().work["what"]) == {"folders of old features and sequences"}
+    run_stage(stage, lambda progress: None)
+    assert shop.store.table(RECOMMENDATIONS).read("recommendation_key").n_unique() == 2
+    assert len(list((shop.work_folder / "evaluations").iterdir())) == 6
+
+
+def test_many_small_files_become_one(lively_shop, small_models) -> None:
+    table = lively_shop.store.table(RUNS)
+    for number in range(3):
+        row = {name: None for name in table.empty().schema} | {"run_id": str(number)}
+        table.append(pl.DataFrame([row], schema=table.empty().schema))
+    assert maintain(lively_shop, small_models, small_files=4).plan().to_do == 0
+    summary = run_stage(maintain(lively_shop, small_models, small_files=3, keep_hours=0), lambda progress: None)
+    assert summary.counts["small files of runs joined"] == 3
+    assert summary.counts["files deleted"] >= 3
+    assert table.count() == 4  # with the row of this run
+
+
+def test_an_empty_store_has_no_chores(hand_made_shop, small_models) -> None:
+    assert maintain(hand_made_shop, small_models).plan().to_do == 0
+
+
+def test_a_folder_goes_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "models" / "key"
+    folder.mkdir(parents=True)
+    (folder / "about.json").write_text("{}")
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.retention.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            drop_folder(folder)
+    assert models_on_disk(tmp_path) == [] == old_models(tmp_path, 0, ())
+    folder.mkdir()
+    drop_folder(folder)  # the next one clears the first away, too
+    assert list((tmp_path / "models").iterdir()) == []
