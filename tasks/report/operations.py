@@ -6,6 +6,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 
@@ -58,6 +59,22 @@ def facts_of(sources: Sources) -> list[Fact]:
         Fact("Trained models", f"{len(sources.models):,}", f"{len(sources.train.variants)} variants"),
         Fact("Recommendations", f"{served:,}", f"at most {sources.recommend.k} a user"),
     ]
+
+
+def made_with(sources: Sources) -> str:
+    """Return in words which models the texts and vectors are of: results mean little without them."""
+    prompts = ", ".join(sources.describe.prompts)
+    backbones = sorted({str(model.settings["model"].get("backbone", "sasrec")) for model in sources.models})
+    trained = f"; trained on {', '.join(backbones)}" if backbones else ""
+    return (
+        f"described by {_short_name(sources.describe.model)} (prompts {prompts}); "
+        f"embedded by {_short_name(sources.embed.model)}{trained}"
+    )
+
+
+def _short_name(model: str) -> str:
+    """A hub id as it is; of a folder the last two names, since the rest is this machine's."""
+    return "/".join(Path(model).parts[-2:])
 
 
 def unused_answers(sources: Sources, examples: int) -> Trouble:

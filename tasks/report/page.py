@@ -19,7 +19,7 @@ from tasks.report.accuracy import (
 )
 from tasks.report.alignment import alignment_of
 from tasks.report.catalog import TileMaker, gallery, shoppers
-from tasks.report.operations import facts_of, refused_input, run_table, token_table, unused_answers, versions
+from tasks.report.operations import facts_of, made_with, refused_input, run_table, token_table, unused_answers, versions
 from tasks.report.sources import Sources
 from tasks.report.thumbnails import Thumbnails
 
@@ -55,6 +55,7 @@ def render_page(sources: Sources, config: ReportConfig, title: str, made_at: dat
             made_at=made_at,
             headline=headline(results),
             facts=facts_of(sources),
+            made_with=made_with(sources),
             chart=accuracy_chart(results) if results.variants else None,
             tables=[model_table(results, protocol) for protocol in results.protocols],
             reference=results.variants[0] if results.variants else None,

@@ -49,6 +49,7 @@ def test_the_page_holds_everything_and_nothing_hostile(reported_shop, small_mode
     assert "duplicate_id" in html
     assert '<th scope="col">MiB of memory</th>' in html
     assert "refusal" in html
+    assert "described by made/model (prompts caption, summary); embedded by made/encoder; trained on sasrec" in html
     pictures = page.all("img")
     assert pictures and all(picture["alt"] and (picture["src"] or "").startswith("data:") for picture in pictures)
     outside = [value for attributes in page.all("a", "link", "img") for value in (attributes.get("href"),) if value]
