@@ -67,7 +67,8 @@ def test_the_pages_have_commands_of_known_programs_only() -> None:
 
 
 @pytest.mark.parametrize("command", of("dmesr"), ids=str)
-def test_dmesr_takes_the_command(command: Command) -> None:
+def test_dmesr_takes_the_command(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMESR_CONFIG", "configs/sample_shop.yaml")  # as the README sets it
     parse(typer.main.get_command(app), list(command.words[1:]), None)
 
 
@@ -119,8 +120,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def is_looking(command: Command) -> bool:
-    named = {"--config", "-c"} & set(command.words)
-    return bool(named) and command.words[1] in LOOKING and "diff" not in command.words
+    return command.words[1] in LOOKING and "diff" not in command.words
 
 
 def on_the_shop(words: tuple[str, ...], shop: Path) -> list[str]:
@@ -134,6 +134,7 @@ def on_the_shop(words: tuple[str, ...], shop: Path) -> list[str]:
 @pytest.mark.parametrize("command", [command for command in of("dmesr") if is_looking(command)], ids=str)
 def test_looking_commands_run_on_a_small_shop(command: Command, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DMESR_CONFIG", str(shop))
     words = on_the_shop(command.words, shop)
     if "--data" in words:
         pytest.skip("a layout of its own; tests/flows/test_night.py runs a second delivery")
