@@ -58,7 +58,7 @@ GRIDS: dict[str, dict[str, list[float]]] = {
     "microlens-25k": {"learning_rate": [0.002], "dropout": [0.3]},
 }
 RECIPES: dict[str, dict[str, object]] = {
-    "ml-100k": {"max_epochs": 40, "patience": 6},
+    "ml-100k": {"max_epochs": 30, "patience": 5},
     "microlens-25k": {
         "max_epochs": 30,
         "patience": 3,

@@ -39,7 +39,7 @@ def test_folder_speaks_for_itself(toy_features, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["encoder_width"] == 12
     card = (tmp_path / "README.md").read_text()
     assert "DMESR-sasrec" in card
-    assert "| alignment_weight | 0.1 |" in card
+    assert "| alignment_weight | 0.02 |" in card
 
 
 def test_push_to_hub_uploads_the_same_folder(toy_features):
