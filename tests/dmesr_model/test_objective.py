@@ -46,7 +46,7 @@ def test_gbce_without_calibration_is_bce(model, toy_features, toy_sequences):
 
 def test_total_is_next_item_plus_weighted_alignment(model, toy_features, toy_sequences):
     losses = step_loss(toy_features(), toy_sequences(), model, kind="softmax")
-    torch.testing.assert_close(losses.total.detach(), losses.next_item + 0.1 * losses.alignment)
+    torch.testing.assert_close(losses.total.detach(), losses.next_item + 0.02 * losses.alignment)
     assert losses.alignment > 0
 
 
