@@ -2,8 +2,9 @@
 
     python benchmarks/describe_throughput.py --items 1000 --rounds 2 --out FOLDER
 
-Both sides answer the same caption and summary requests of sample-shop items; the bare call gets its pictures
-decoded and its prompts rendered. Caches are emptied before each side, sides alternate, start-up is left out.
+Both sides answer the same caption and summary requests of sample-shop items, other items each round; the bare call gets
+its pictures decoded and its prompts rendered, the stage reads, plans, decodes, renders, checks and commits. Caches are
+emptied before each side, sides alternate in which goes first, start-up is left out.
 CPU seconds, of this process and the engine's, tell the two apart also on a machine that others use.
 With `--one-by-one N`, also `transformers` `generate` at batch 1 over N requests.
 """
@@ -57,17 +58,14 @@ def main() -> None:
     found: dict[str, list[Cost]] = {"bare": [], "describe": []}
     _run_bare(engine, _requests(_filled(arguments.out / "warm", 64), config))
     for round_number in range(arguments.rounds):
-        store = _filled(arguments.out / str(round_number), arguments.items)
+        store = _filled(arguments.out / str(round_number), arguments.items, round_number * arguments.items)
         requests = _requests(store, config)
-        _empty_caches(engine)
-        with _measured(engine, found["bare"]):
-            _run_bare(engine, requests)
-        _empty_caches(engine)
-        stage = DescribeStage(config, store, Path(store.url).parent, start=lambda _: engine)
-        plan = stage.plan()
-        with _measured(engine, found["describe"]):
-            outcome = stage.run(plan, "benchmark", lambda progress: None)
-        assert outcome.counts["done"] == plan.to_do == len(requests)
+        sides = [lambda: _run_bare(engine, requests), lambda: _run_stage(engine, config, store)]  # noqa: B023
+        order = list(zip(found, sides, strict=True))
+        for side, run in order if round_number % 2 == 0 else reversed(order):
+            _empty_caches(engine)
+            with _measured(engine, found[side]):
+                run()
         print(round_number, {side: [round(part, 2) for part in costs[-1]] for side, costs in found.items()}, flush=True)
     bare, describe = (_mean(costs) for costs in found.values())
     result: dict[str, Any] = {
@@ -91,12 +89,19 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _filled(folder: Path, items: int) -> Store:
+def _run_stage(engine: "KeptEngine", config: DescribeConfig, store: Store) -> None:
+    stage = DescribeStage(config, store, Path(store.url).parent, start=lambda _: engine)
+    plan = stage.plan()
+    outcome = stage.run(plan, "benchmark", lambda progress: None)
+    assert outcome.counts["done"] == plan.to_do
+
+
+def _filled(folder: Path, items: int, first: int = 0) -> Store:
     store = Store(folder / "store")
     pictures = PictureStore(store)
     schema = store.table(ITEMS).empty().schema
     rows = []
-    for item in list_items(0, items, CatalogConfig(), seed=5):
+    for item in list_items(first, items, CatalogConfig(), seed=5):
         texts = {"title": item.title, "description": item.description}
         digests = {f"{name}_digest": None if text is None else digest_of_text(text) for name, text in texts.items()}
         reference, digest = (None, None) if item.picture_seed is None else pictures.save(picture_bytes(item))

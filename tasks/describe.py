@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _FEW = 100  # requests before the share of failures means anything
 _REPORT_SECONDS = 1.0
+_WORTH_AN_ENGINE = 256  # requests below which a further engine is not worth its start
 
 
 class DescribeConfig(BaseModel):
@@ -125,11 +126,11 @@ def prepared(
 
 
 def one_device_each(config: DescribeConfig, requests: int) -> tuple[DescribeConfig, ...]:
-    """Return a configuration for each engine that so many requests need: no more than they fill."""
+    """Return a configuration for each engine that so many requests keep busy."""
     engine = config.engine
     if isinstance(engine, EndpointConfig) or not engine.devices:
         return (config,)
-    needed = engine.devices[: max(1, -(-requests // engine.in_flight))]
+    needed = engine.devices[: max(1, -(-requests // (engine.in_flight or _WORTH_AN_ENGINE)))]
     return tuple(config.model_copy(update={"engine": engine.model_copy(update={"devices": (d,)})}) for d in needed)
 
 

@@ -96,6 +96,7 @@ class AnswerWriter:
     ) -> None:
         self._table = store.table(GENERATIONS)
         self._views = views
+        self._prompt_digests = {name: view.prompt.digest for name, view in views.items()}
         self._model = model
         self._run_id = run_id
         self._commit_seconds = commit_seconds
@@ -169,7 +170,7 @@ class AnswerWriter:
             "text": text,
             "text_digest": None if text is None else digest_of_text(text),
             "prompt_name": view.prompt.name,
-            "prompt_digest": view.prompt.digest,
+            "prompt_digest": self._prompt_digests[view_name],
             "model": self._model,
             "engine_digest": view.engine_digest,
             "finish_reason": completion.finish_reason,

