@@ -21,6 +21,7 @@ from storage.tables import Store
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig, EvaluateStage
+from tasks.evaluation.kept import experiments_evaluations
 from tasks.features import Dataset
 from tasks.recommend import RecommendConfig, recommending
 from tasks.retention import drop_folder, drop_old_models, drop_unused_data, old_models, unused_data
@@ -146,14 +147,17 @@ class MaintainStage:
         return [path for path in folders if path.name not in present and path.stat().st_mtime < oldest]
 
     def _metrics(self) -> Chore:
-        """Evaluations of models that are gone, and of baselines older than every model that is left."""
+        """Evaluations of models that are gone, and of baselines older than every model that is left.
+
+        Experiments keep theirs: their models lie elsewhere.
+        """
         gone = set(old_models(self.work_folder, self.train.keep_models, self._needed()))
         left = [model for model in models_on_disk(self.work_folder) if model.folder not in gone]
         since = min((found.training.start for found in left), default=datetime.now(UTC))
         model, key = pl.col("model"), pl.col("evaluation_key")
         of_baseline, of_model = pl.col(CREATED_AT) < since, ~model.is_in([found.key for found in left])
         old = pl.when(model.is_null()).then(of_baseline).otherwise(of_model)
-        present = list(self._evaluations.present_keys())
+        present = [*self._evaluations.present_keys(), *experiments_evaluations(self.work_folder)]
         rows = self.store.table(METRICS).scan().filter(old & ~key.is_in(present))
         return self._rows_to_delete("rows of old metrics", METRICS, rows)
 

@@ -27,6 +27,11 @@ def experiments_folder(work_folder: Path) -> Path:
     return work_folder / "experiments"
 
 
+def experiments_evaluations(work_folder: Path) -> list[str]:
+    """Return the keys of what experiments have evaluated."""
+    return [path.name for path in evaluation_folder(experiments_folder(work_folder), "").glob("*")]
+
+
 def find_evaluation(work_folder: Path, key: str) -> "KeptEvaluation | None":
     """Return what is kept of an evaluation by the pipeline, or by an experiment on its data."""
     for folder in (work_folder, experiments_folder(work_folder)):

@@ -15,6 +15,7 @@ from tasks.config import ConfigError
 from tasks.experiments.config import load_experiment
 from tasks.experiments.grid import Grid
 from tasks.experiments.tables import experiment_table
+from tasks.pipeline import stage_named
 from tasks.stage import StageError
 
 SMALL = {"width": 8, "adapter_width": 8, "layers": 1, "heads": 1, "max_length": 8}
@@ -137,6 +138,15 @@ def test_the_table_has_a_group_a_backbone_and_the_baselines(folder: Path, jobs) 
     results = grid.group("gru4rec")
     assert table.groups[1].rows[1].numbers[0].cell == results.cell("id_only", "full", "hr@5")
     assert "Mean ± standard deviation over 2 seeds." in table.notes
+
+
+def test_maintenance_leaves_experiments_alone(folder: Path, jobs) -> None:
+    grid = grid_of(write(folder, backbones=["sasrec"], seeds=[0]))
+    grid.run(lambda progress: None)
+    maintain = stage_named(grid.pipeline, "maintain")
+    maintain.run(maintain.plan(), "run", lambda progress: None)
+    assert grid.group("sasrec").variants == ["dmesr", "id_only"]
+    assert grid.plan().to_do == 0
 
 
 def test_new_events_train_every_cell_anew(folder: Path, lively_shop, jobs) -> None:
