@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from storage.folders import write_whole
 from tasks.stage import StageError
 
-_PATIENCE_SECONDS = 10.0  # a run that was just killed may still be ending its processes
+_PATIENCE_SECONDS = 5.0  # a run that was just killed may still be ending its processes
 
 
 @contextmanager
