@@ -12,7 +12,7 @@ SetOption = Annotated[
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder of the delivery, instead of the config's files.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Run tasks even where nothing changed, and train anew.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run tasks even where nothing changed; train models anew.")]
 ItemsOption = Annotated[
     Path | None, typer.Option("--items", help="File of item ids, one a line: work on these items only.")
 ]

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -163,6 +164,24 @@ def test_a_catalog_that_moved_trains_nothing_and_says_why(lively_shop, monkeypat
     plan = stage(lively_shop, config()).plan()
     assert (plan.new, plan.changed) == (0, 1)
     assert plan.notes == ("1 to train anew: 5.6% new events since its training, above 5.0%",)
+
+
+def test_a_model_too_old_is_trained_anew_if_anything_moved(lively_shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.train.train_in_child", lambda model, threads, report: _finish(model.folder))
+    run_stage(stage(lively_shop, config()), lambda progress: None)
+    (model,) = finished_models(lively_shop.work_folder)
+    about = json.loads((model.folder / "about.json").read_text())
+    about["started_at"] = (datetime.now(UTC) - timedelta(days=7, hours=12)).isoformat()
+    (model.folder / "about.json").write_text(json.dumps(about))
+    assert stage(lively_shop, config()).plan().to_do == 0
+    lively_shop.put_item("new", "vase")
+    plan = stage(lively_shop, config()).plan()
+    assert plan.notes == ("1 to train anew: 7.5 days old, above 7, and the data moved since",)
+    # The other stages know no time: until the new one is finished, the old one is in use.
+    keys = stage(lively_shop, config()).dataset.keys
+    assert [used.key for used in model_refs(config(), keys, lively_shop.work_folder)] == [model.key]
+    run_stage(stage(lively_shop, config()), lambda progress: None)
+    assert [used.key for used in model_refs(config(), keys, lively_shop.work_folder)] != [model.key]
 
 
 def test_another_setting_is_another_model(lively_shop, monkeypatch: pytest.MonkeyPatch) -> None:
