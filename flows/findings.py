@@ -6,6 +6,7 @@ Knows nothing of Prefect. Pictures stand in the text as data URIs, small: an art
 import base64
 import io
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tasks.stage import Summary
 _ROWS = 20
 _GALLERY = 12
 _SIDE = 96  # pixels
+_LINE = 60  # characters
 
 
 def findings(config: PipelineConfig, summary: Summary) -> tuple[str, str, str] | None:
@@ -75,7 +77,9 @@ def captions(config: PipelineConfig, _summary: Summary) -> str:
         mine = rows.filter(pl.col(ITEM_ID) == item)
         row = mine.row(0, named=True)
         uri = thumbnails.of(row["image_reference"], row["image_digest"])
-        answers_of = "<br>".join(f"**{view}**: {text}" for view, text in mine.select("view", "text").iter_rows())
+        answers_of = "<br>".join(
+            f"**{view}**: {_broken(text)}" for view, text in mine.select("view", "text").iter_rows()
+        )
         cells.append((f"![{item}]({uri})" if uri else "no picture", f"{item}<br>{row['title'] or ''}", answers_of))
     return _markdown_table(("picture", "item", "what the model says"), cells)
 
@@ -143,7 +147,7 @@ def _drawn(curves: dict[str, list[dict[str, float]]]) -> str:
     """Return the curves as a PNG in base64."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.2), dpi=80, layout="constrained")
+    figure = Figure(figsize=(9, 3.6), dpi=80, layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, epochs in curves.items():
         numbers = [int(epoch["epoch"]) + 1 for epoch in epochs]
@@ -153,7 +157,7 @@ def _drawn(curves: dict[str, list[dict[str, float]]]) -> str:
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    right.legend(fontsize=7)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return base64.b64encode(content.getvalue()).decode()
@@ -162,6 +166,11 @@ def _drawn(curves: dict[str, list[dict[str, float]]]) -> str:
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _broken(text: str) -> str:
+    """The UI's tables don't wrap: break lines where they would."""
+    return "<br>".join(textwrap.wrap(text, _LINE))
 
 
 def _cell(value: object) -> str:

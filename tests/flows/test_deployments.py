@@ -72,7 +72,8 @@ class Operations:
 
     @property
     def api(self) -> httpx.Client:
-        return httpx.Client(base_url=self.environment["PREFECT_API_URL"], trust_env=False, timeout=60)
+        """A client that is patient: on a busy machine SQLite keeps the server waiting."""
+        return httpx.Client(base_url=self.environment["PREFECT_API_URL"], trust_env=False, timeout=LIMIT_SECONDS)
 
     def prefect(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
@@ -148,7 +149,9 @@ class Operations:
         return run
 
     def state(self, run_id: str) -> str:
-        return str(self.api.get(f"/flow_runs/{run_id}").json()["state"]["type"])
+        with contextlib.suppress(httpx.TransportError):  # while the server is down
+            return str(self.api.get(f"/flow_runs/{run_id}").json()["state"]["type"])
+        return "UNKNOWN"
 
     def follow(self, run_id: str) -> str:
         ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
