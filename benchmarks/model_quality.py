@@ -54,11 +54,11 @@ ROWS: dict[str, dict[str, object]] = {
 SEARCHED = ("full", "plain_sum", "id_only", "gru4rec_full", "gru4rec_id_only", "bert4rec_full", "bert4rec_id_only")
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
-    "ml-100k": {"learning_rate": [0.004], "dropout": [0.3, 0.5]},
+    "ml-100k": {"learning_rate": [0.004], "dropout": [0.3]},
     "microlens-25k": {"learning_rate": [0.002], "dropout": [0.3]},
 }
 RECIPES: dict[str, dict[str, object]] = {
-    "ml-100k": {"max_epochs": 30, "patience": 5},
+    "ml-100k": {"max_epochs": 24, "patience": 5},
     "microlens-25k": {
         "max_epochs": 30,
         "patience": 3,

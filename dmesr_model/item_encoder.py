@@ -26,7 +26,7 @@ class ItemTokens:
 
 
 class ItemIdentity(nn.Module):
-    """ID embeddings as wide as a served vector, each stream its own part, with a row for the unknown item.
+    """ID embeddings, shared by the streams, with a row for the unknown item.
 
     With dropout, an item's ID is replaced by the unknown one in training, which so learns to stand for any item.
     Without dropout the unknown item gets the mean of all trained rows.
@@ -77,7 +77,7 @@ class ItemEncoder(nn.Module):
             self.fusion = ItemFusion(self.width, config.heads, config.feedforward_multiple, config.dropout)
         self.identity: ItemIdentity | None = None
         if config.id_mode != "none":
-            self.identity = ItemIdentity(trained_items, config.width, config.id_dropout)
+            self.identity = ItemIdentity(trained_items, self.width, config.id_dropout)
         concatenated = config.id_mode == "concatenated" and len(self.pools) > 0
         self.joint = nn.Linear(2 * self.width, self.width) if concatenated else None
 
@@ -86,11 +86,10 @@ class ItemEncoder(nn.Module):
         contents = self._encode_content(coarse_NVD, items.segments)
         if self.identity is None:
             return ItemTokens(torch.stack(contents), coarse_NVD)
-        id_SND = self.identity(items.id_row_N).unflatten(-1, (-1, self.width)).transpose(0, 1)
+        id_ND = self.identity(items.id_row_N)
         if not contents:
-            return ItemTokens(id_SND, coarse_NVD)
-        joined = [self._join(content_ND, id_ND) for content_ND, id_ND in zip(contents, id_SND, strict=True)]
-        return ItemTokens(torch.stack(joined), coarse_NVD)
+            return ItemTokens(id_ND[None], coarse_NVD)
+        return ItemTokens(torch.stack([self._join(content_ND, id_ND) for content_ND in contents]), coarse_NVD)
 
     def adapt_views(self, items: ItemBatch) -> Tensor:
         """Coarse tokens H [N, V, D]."""
