@@ -1,5 +1,6 @@
 """Commands about what serves: `models`, `promote`, `recommend`, and `maintain`, which clears the rest away."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from storage.tables import Store
 from tasks.config import PipelineConfig, load_config
 from tasks.features import Dataset
 from tasks.pipeline import stage_named
+from tasks.recommend import RecommendStage
 from tasks.serving import decisions, model_named, promote_by_hand, serving_model
 from tasks.train import model_refs
 from tasks.trained_models import ModelRef, models_on_disk
@@ -68,11 +70,21 @@ def recommend(
             '{"user_id": …, "history": [item_id, …]}, oldest first, also for users whom the store doesn\'t know.',
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Also write the lists here as JSON Lines: user_id, source, items, best first."),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Write each user's recommendations, or those of the users in a file. Says the plan first."""
     chosen = for_users(settings, users)
-    _plan_and_run(load_config(config, chosen), "recommend", config, chosen, force)
+    pipeline = load_config(config, chosen)
+    _plan_and_run(pipeline, "recommend", config, chosen, force)
+    if out is not None:
+        stage = stage_named(pipeline, "recommend")
+        assert isinstance(stage, RecommendStage)
+        out.write_text("".join(f"{line}\n" for line in _lists(stage)), encoding="utf-8")
+        typer.echo(f"lists: {out}")
 
 
 def maintain(
@@ -92,6 +104,11 @@ def maintain(
 def _plan_and_run(pipeline: PipelineConfig, stage: StageName, config: Path, settings: list[str], force: bool) -> None:
     typer.echo(stage_named(pipeline, stage).plan().sentence())
     run_one_stage(stage, config, None, settings, force)
+
+
+def _lists(stage: RecommendStage) -> Iterator[str]:
+    for user_id, source, items in stage.published().iter_rows():
+        yield json.dumps({"user_id": user_id, "source": source, "items": items}, ensure_ascii=False)
 
 
 def _dataset(config: PipelineConfig) -> Dataset:

@@ -210,6 +210,12 @@ class RecommendStage:
         details = {"model": what.model.name, "checkpoint": what.model.key, "key": key, "index": str(index)}
         return Outcome(counts, {**details, **notes})
 
+    def published(self) -> pl.DataFrame:
+        """Return what is stored for the present audience: user_id, source, and item_id as a list, best first."""
+        key = _key(self._what(), self._audience())
+        rows = self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == key)
+        return rows.sort(USER_ID, "rank").group_by(USER_ID, "source", maintain_order=True).agg(ITEM_ID).collect()
+
     def _what(self) -> Recommending:
         return recommending(self.config, self.train, self.dataset, self.store, self.work_folder)
 

@@ -145,6 +145,11 @@ def test_users_of_a_file_known_and_unknown(lively_shop, small_models, tmp_path) 
     assert blank["score"].to_list() == popular["len"].to_list()
     assert set(blank["source"]) == {"popularity"}
     assert stage(lively_shop, small_models, config).plan().to_do == 0
+    published = {
+        user: (source, items) for user, source, items in stage(lively_shop, small_models, config).published().rows()
+    }
+    assert published["blank"] == ("popularity", blank["item_id"].to_list())
+    assert set(published) == {"u03", "guest", "blank"}
 
 
 def test_blocked_items_are_never_recommended(lively_shop, small_models, tmp_path) -> None:
