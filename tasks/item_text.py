@@ -36,7 +36,7 @@ class TextLimiter:
 
     def clean(self, text: str) -> str:
         """Return `text` with single spaces, no control characters, no angle brackets, and no mark of the model."""
-        visible = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+        visible = text if text.isprintable() else _without_controls(text)
         plain = _SPACES.sub(" ", visible).strip().translate(_LOOKALIKES)
         for mark in self._marks:
             # A space inside the mark makes it ordinary text; repeated, since what is left may close up to it again.
@@ -46,6 +46,8 @@ class TextLimiter:
 
     def shorten(self, text: str, tokens: int) -> str:
         """Return as many whole words of `text` as fit into `tokens` tokens (cut in the word if there is but one)."""
+        if text.isascii() and len(text) < tokens:
+            return text  # a token holds a character at least (and some tokenizers put one before the text)
         head = text[: tokens * _CHARS_PER_TOKEN]
         ends = self._token_ends(head)
         if len(ends) <= tokens and len(head) == len(text):
@@ -67,21 +69,22 @@ class TextLimiter:
         return [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
 
 
+def _without_controls(text: str) -> str:
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+
+
 def rendered_turns(prompt: Prompt, item: Mapping[str, str | None], limiter: TextLimiter) -> tuple[str | None, str]:
     """Return the system and user turns of a prompt for an item (title, description, attributes as stored).
 
     Raises jinja2.TemplateError where the template fails on this item.
     """
-    values = {**_texts(item, prompt.limits, limiter), "attributes": _attributes(item, prompt.limits, limiter)}
+    texts = {"title": prompt.limits.title_tokens, "description": prompt.limits.description_tokens}
+    fields = prompt.item_fields  # what no template mentions is not worth its tokens' count
+    values: dict[str, object] = {f: limiter.limited(item.get(f), most) for f, most in texts.items() if f in fields}
+    if "attributes" in fields:
+        values["attributes"] = _attributes(item, prompt.limits, limiter)
     system = None if prompt.system is None else compiled(prompt.system).render(values)
     return system, compiled(prompt.user).render(values)
-
-
-def _texts(item: Mapping[str, str | None], limits: Limits, limiter: TextLimiter) -> dict[str, str]:
-    return {
-        "title": limiter.limited(item.get("title"), limits.title_tokens),
-        "description": limiter.limited(item.get("description"), limits.description_tokens),
-    }
 
 
 def _attributes(item: Mapping[str, str | None], limits: Limits, limiter: TextLimiter) -> dict[str, str]:
