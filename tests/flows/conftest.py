@@ -42,6 +42,7 @@ SETTINGS = {
     "evaluate": {},
     "recommend": {},
     "report": {},
+    "maintain": {"small_files": 1000},  # the tables stay as they are, so that a second night finds what it knows
 }
 SHOP = ShopConfig(
     catalog=CatalogConfig(items=48),

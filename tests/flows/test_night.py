@@ -7,11 +7,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from sample_shop.delivery import INTERACTIONS_FILE
 from storage.schemas import EMBEDDINGS, GENERATIONS, ITEMS, METRICS, RECOMMENDATIONS, REJECTS, RUNS, SEGMENTS, TABLES
+from tasks.config import load_config, with_data
 from tasks.pipeline import STAGE_NAMES, stage_named
 from tasks.report import report_path
+from tasks.serving import serving_key
 from tasks.stage import run_stage
+from tasks.work_lock import only_run
 
+WITHOUT_ENGINE = ("ingest", "embed", "train", "evaluate", "promote", "recommend")
 Catalog = dict[str, dict[str, str | None]]
 
 
@@ -85,6 +90,55 @@ def test_tomorrow_asks_about_exactly_what_changed(night, tmp_path: Path) -> None
     assert len(texts) == 15  # 10 new descriptions, 5 new items
     pictures = pictures_that_changed(shop, old, new)
     assert plan.to_do == len(texts) + len(pictures)
+
+
+def test_a_catalog_that_moved_trains_nothing_and_its_new_items_are_recommended(night, tmp_path: Path) -> None:
+    shop = night.shop.copy_to(tmp_path / "shop")
+    delivery = shop.folder / "deliveries" / "tonight"
+    shutil.copy(shop.folder / "deliveries" / "day0" / INTERACTIONS_FILE, delivery / INTERACTIONS_FILE)
+    config = load_config(shop.config_file, with_data(["recommend.k=60"], delivery))  # more than there are items
+    store = config.open_store()
+    models = {path.name for path in (config.work_folder / "models").glob("*/summary.json")}
+    done = {name: run_stage(stage_named(config, name), lambda _: None).counts["done"] for name in WITHOUT_ENGINE}
+    assert done["ingest"] > 0 and done["embed"] > 0 and done["evaluate"] > 0 and done["recommend"] > 0
+    assert done["train"] == done["promote"] == 0
+    assert {path.name for path in (config.work_folder / "models").glob("*/summary.json")} == models
+    (note,) = stage_named(config, "train").plan().notes
+    assert note.startswith("2 not trained anew: the catalog or the log moved, but 0.0% new events")
+
+    new = set(catalog(delivery)) - set(catalog(shop.folder / "deliveries" / "day0"))
+    assert len(new) == 5
+    lists = store.table(RECOMMENDATIONS).read()
+    tonight = lists.filter(pl.col("created_at") == pl.col("created_at").max())
+    before = lists.filter(pl.col("created_at") < pl.col("created_at").max())
+    assert set(tonight["model"]) == set(before["model"]) == serving_key(store)
+    assert not new & set(before["item_id"])
+    users = tonight["user_id"].n_unique()
+    assert users == before["user_id"].n_unique()
+    assert tonight.filter(pl.col("item_id").is_in(list(new))).height == 5 * users
+
+
+def test_a_second_run_on_the_work_folder_is_turned_away(night, tmp_path: Path) -> None:
+    shop = night.shop.copy_to(tmp_path / "shop")
+    before = shop.config.open_store().references(*TABLES)
+    with only_run(shop.config.work_folder, "the night from ingest on"):
+        second = shop.dmesr("run")
+    assert second.returncode == 1
+    assert "another run (the night from ingest on, process" in second.stdout
+    assert shop.config.open_store().references(*TABLES) == before
+
+
+def test_models_are_listed_and_set_by_hand(night, tmp_path: Path) -> None:
+    shop = night.shop.copy_to(tmp_path / "shop")
+    listed = shop.dmesr("models").stdout
+    (serving,) = serving_key(shop.config.open_store())
+    (line,) = [line for line in listed.splitlines() if line.startswith(serving[:10])]
+    assert line.split()[1:3] == ["dmesr", "0"] and line.endswith("serves, in use")
+    (other,) = [line for line in listed.splitlines() if " id_only " in line]
+    set_by_hand = shop.dmesr("promote", other.split()[0], "--pin")
+    assert set_by_hand.returncode == 0 and "id_only, seed 0" in set_by_hand.stdout
+    assert stage_named(shop.config, "promote").plan().to_do == 0
+    assert stage_named(shop.config, "recommend").plan().new > 0
 
 
 def texts_of(row: dict[str, str | None]) -> tuple[str | None, ...]:
