@@ -7,14 +7,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from flows.night import open_night, open_stage
 from sample_shop.delivery import INTERACTIONS_FILE
 from storage.schemas import EMBEDDINGS, GENERATIONS, ITEMS, METRICS, RECOMMENDATIONS, REJECTS, RUNS, SEGMENTS, TABLES
 from tasks.config import load_config, with_data
 from tasks.pipeline import STAGE_NAMES, stage_named
 from tasks.report import report_path
 from tasks.serving import serving_key
-from tasks.stage import run_stage
-from tasks.work_lock import only_run
+from tasks.stage import StageError, run_stage
 
 WITHOUT_ENGINE = ("ingest", "embed", "train", "evaluate", "promote", "recommend")
 Catalog = dict[str, dict[str, str | None]]
@@ -118,14 +118,18 @@ def test_a_catalog_that_moved_trains_nothing_and_its_new_items_are_recommended(n
     assert tonight.filter(pl.col("item_id").is_in(list(new))).height == 5 * users
 
 
-def test_a_second_run_on_the_work_folder_is_turned_away(night, tmp_path: Path) -> None:
-    shop = night.shop.copy_to(tmp_path / "shop")
-    before = shop.config.open_store().references(*TABLES)
-    with only_run(shop.config.work_folder, "the night from ingest on"):
-        second = shop.dmesr("run")
-    assert second.returncode == 1
-    assert "another run (the night from ingest on, process" in second.stdout
-    assert shop.config.open_store().references(*TABLES) == before
+def test_a_second_run_on_the_work_folder_is_turned_away(day0, tmp_path: Path) -> None:
+    shop = day0.copy_to(tmp_path / "shop")
+    with open_night(shop.config_file, None, [], "ingest", False) as first:
+        assert first.chosen == STAGE_NAMES
+        message = r"another run \(the night from ingest on, process \d+ on .*\) works in .*Nothing was changed"
+        with (
+            pytest.raises(StageError, match=message),
+            open_stage(shop.config_file, None, [], "embed", False),
+        ):
+            pytest.fail("two runs at once")
+    with open_night(shop.config_file, None, ["maintain.after_night=false"], "recommend", False) as second:
+        assert second.chosen == ("recommend", "report")
 
 
 def test_models_are_listed_and_set_by_hand(night, tmp_path: Path) -> None:
