@@ -24,6 +24,10 @@ types: setup
 tests: setup
 	$(BIN)/pytest -n 2 --dist loadgroup
 
+# Whole nights on real servers, killed in the middle, and on PostgreSQL; the walk-through. Many minutes on 2 cores.
+test-operations: setup
+	$(BIN)/pytest tests/flows tests/docs -m operations
+
 # Trains the sample shop's own vision-language model again (about an hour on 2 cores).
 tiny-vlm: setup
 	$(BIN)/python -m sample_shop.tiny_vlm.train
