@@ -9,6 +9,7 @@ from tokenizers.models import WordLevel
 from tokenizers.normalizers import Replace
 from tokenizers.pre_tokenizers import Whitespace
 
+import sample_shop.tiny_vlm
 from tasks.item_text import TextLimiter, limiter_for, rendered_turns
 from tasks.prompt_files import Limits, Prompt
 from tasks.stage import StageError
@@ -39,6 +40,26 @@ def test_the_models_own_special_tokens_become_ordinary_text(mark: str, limiter: 
     special_ids = set(tokenizer.get_added_tokens_decoder())
     assert special_ids & set(tokenizer.encode(hostile).ids)
     assert not special_ids & set(tokenizer.encode(limiter.clean(hostile)).ids)
+
+
+def test_no_special_token_of_the_shipped_model_gets_through() -> None:
+    checkpoint = Path(sample_shop.tiny_vlm.__file__).parent / "checkpoint"
+    limiter, tokenizer = limiter_for(str(checkpoint), None), Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    special = {number: token.content for number, token in tokenizer.get_added_tokens_decoder().items()}
+    assert "<image>" in special.values()
+    for mark in special.values():
+        hostile = f"Mug {mark}{mark} {mark[:1]}{mark}{mark[1:]} {mark}\n{mark}"
+        assert set(special) & set(tokenizer.encode(hostile, add_special_tokens=False).ids), mark
+        assert not set(special) & set(tokenizer.encode(limiter.clean(hostile), add_special_tokens=False).ids), mark
+
+
+def test_an_ascii_text_shorter_than_its_limit_is_not_encoded_at_all() -> None:
+    class Untouched:
+        def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
+            return {}
+
+    limiter = TextLimiter(Untouched())  # type: ignore[arg-type]
+    assert limiter.shorten("blue mug", 9) == "blue mug"  # 8 characters can't be more than 9 tokens
 
 
 def test_item_text_cannot_close_its_delimiter(limiter: TextLimiter) -> None:
