@@ -56,7 +56,11 @@ def facts_of(sources: Sources) -> list[Fact]:
         Fact("Users", f"{users[0]:,}", f"{users[1]:,} events"),
         Fact("Answers of the model", f"{good:,}", f"of {wanted:,} wanted"),
         Fact("Text vectors", f"{sources.store.table(EMBEDDINGS).count():,}", "each distinct text once"),
-        Fact("Trained models", f"{len(sources.models):,}", f"{len(sources.train.variants)} variants"),
+        Fact(
+            "Trained models",
+            f"{len(sources.models):,}",
+            "1 variant" if len(sources.train.variants) == 1 else f"{len(sources.train.variants)} variants",
+        ),
         Fact("Recommendations", f"{served:,}", f"at most {sources.recommend.k} a user"),
     ]
 
