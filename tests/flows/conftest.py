@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -310,9 +311,9 @@ def postgres(tmp_path: Path) -> Iterator[str]:
     if not POSTGRES:
         pytest.skip("needs PostgreSQL: apt install postgresql")
     user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    folder, port, control = Path(f"/tmp/dmesr-postgres-{os.getpid()}"), free_port(), str(POSTGRES[-1])
+    folder, port, control = Path(tempfile.gettempdir(), f"dmesr-postgres-{os.getpid()}"), free_port(), str(POSTGRES[-1])
     subprocess.run([*user, control, "-D", str(folder), "initdb", "-o", "--auth=trust --username=prefect"], check=True)
-    options = f"-p {port} -k /tmp -h 127.0.0.1"
+    options = f"-p {port} -k {tempfile.gettempdir()} -h 127.0.0.1"
     subprocess.run([*user, control, "-D", str(folder), "-w", "-l", f"{folder}/log", "-o", options, "start"], check=True)
     try:
         yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
