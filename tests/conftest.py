@@ -5,6 +5,7 @@ import pytest
 SHARED_NIGHT = "flows"  # tests of one small shop, whose night takes a minute to make
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, and those of `tests/flows` too: they share fixtures."""
     for item in items:
