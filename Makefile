@@ -22,7 +22,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 # Whole nights on real servers, killed in the middle, and on PostgreSQL; the walk-through. Many minutes on 2 cores.
 test-operations: setup

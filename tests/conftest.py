@@ -1,14 +1,20 @@
-"""Which tests stay together when the suite runs in several processes (`pytest -n 2 --dist loadgroup`)."""
+"""Which tests stay together when the suite runs in several processes (`pytest -n 2`)."""
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-SHARED_NIGHT = "flows"  # tests of one small shop, whose night takes a minute to make
+SHARED_NIGHT = "tests/flows/"  # tests of one small shop, whose night takes a minute to make
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and those of `tests/flows` too: they share fixtures."""
-    for item in items:
-        path = item.path.relative_to(item.config.rootpath)
-        together = SHARED_NIGHT if SHARED_NIGHT in path.parts else str(path)
-        item.add_marker(pytest.mark.xdist_group(together))
+class SharedFixtures(LoadScopeScheduling):
+    """Keeps a file's tests in one process, and those of `SHARED_NIGHT` too: they share fixtures."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return SHARED_NIGHT if file.startswith(SHARED_NIGHT) else file
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return SharedFixtures(config, log)
