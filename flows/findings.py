@@ -68,12 +68,22 @@ def captions(config: PipelineConfig, _summary: Summary) -> str:
     times = store.table(GENERATIONS).scan().select(GENERATION_KEY, CREATED_AT)
     answers = current_generations(store, config.describe).filter(pl.col("text").is_not_null())
     dated = answers.join(times, on=GENERATION_KEY, how="inner")
-    newest = dated.sort(CREATED_AT, descending=True).head(4 * _GALLERY)
+    newest = dated.with_columns(pl.col(CREATED_AT).max().over(ITEM_ID)).sort(
+        [CREATED_AT, ITEM_ID, "view"], descending=[True, False, False]
+    )
     columns = (ITEM_ID, "title", "image_reference", "image_digest")
-    rows = newest.join(store.table(ITEMS).scan().select(columns), on=ITEM_ID, how="left").collect()
+    shown = newest.join(
+        newest.select(pl.col(ITEM_ID).unique(maintain_order=True)).head(_GALLERY),
+        on=ITEM_ID,
+        how="semi",
+        maintain_order="left",
+    )
+    rows = shown.join(
+        store.table(ITEMS).scan().select(columns), on=ITEM_ID, how="left", maintain_order="left"
+    ).collect()
     thumbnails = Thumbnails(PictureStore(store), _SIDE)
     cells = []
-    for item in rows[ITEM_ID].unique(maintain_order=True).to_list()[:_GALLERY]:
+    for item in rows[ITEM_ID].unique(maintain_order=True).to_list():
         mine = rows.filter(pl.col(ITEM_ID) == item)
         row = mine.row(0, named=True)
         uri = thumbnails.of(row["image_reference"], row["image_digest"])

@@ -44,7 +44,7 @@ def test_what_a_new_prompt_lacks_is_asked_for_on_the_same_items_alone(night, ask
     mine.write_text("name: mine\nview: text\nuser: 'Say {{ title }}'\n")
     config, out = str(night.shop.config_file), tmp_path / "page.html"
     output = dmesr("prompts", "diff", "summary", str(mine), "-c", config, "--items", "4", "--out", str(out))
-    assert f"{mine}: describe: 4 answers: " in output and "0 failed before, 0 up to date" in output
+    assert f"{mine}: describe: " in output and "0 failed before, 0 up to date" in output  # equal texts share an answer
     ((pipeline, stage, _),) = asked
     assert stage == "describe" and pipeline.describe.prompts == (str(mine),)
     assert len(pipeline.describe.items.read_text().split()) == 4
