@@ -36,7 +36,7 @@ class ModelConfig(BaseModel):
         default=0.1, description="Share of a step's items whose ID is hidden, so that unseen items work."
     )
     alignment_weight: float = Field(
-        default=0.02, ge=0, description="α of loss = next item + α · alignment; 0 switches it off, much of it hurts."
+        default=0.02, ge=0, description="α of loss = next item + α · alignment; 0 switches it off."
     )
     alignment_temperature: float = Field(default=0.1, gt=0, description="Start of the learnable InfoNCE temperature.")
     width: Count = Field(
