@@ -238,7 +238,7 @@ class _AnswersAbout(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def answering_server() -> Iterator[AnsweringServer]:
     server = AnsweringServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
