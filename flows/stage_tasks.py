@@ -24,7 +24,7 @@ from tasks.stage import Plan, Stage, Summary, run_stage
 from tasks.train import TrainStage
 
 HOLD_GPU = ("describe", "embed", "train")
-GPU_TAG = "gpu"  # limit it to one task at a time: `prefect concurrency-limit create gpu 1`
+GPU_TAG = "gpu"  # its limit of one task at a time: `flows.server_set_up`
 
 
 def ingest_delivery(night: Night) -> Summary | None:
