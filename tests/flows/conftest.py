@@ -260,10 +260,10 @@ class Operations:
         return response
 
     def night_run(self, deployment: str) -> dict[str, Any]:
-        """Return the deployment's first run that was not scheduled for some other day."""
-        soon = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
-        mine = {"deployments": {"id": {"any_": [deployment]}}}
-        wanted = {**mine, "flow_runs": {"expected_start_time": {"before_": soon}}, "sort": "EXPECTED_START_TIME_DESC"}
+        """Return the run that a schedule made just now will start: not an earlier night's, nor some other day's."""
+        now = datetime.now(UTC)
+        start = {"after_": now.isoformat(), "before_": (now + timedelta(minutes=10)).isoformat()}
+        wanted = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"expected_start_time": start}}
         run: dict[str, Any] = wait_for(lambda: self.post("/flow_runs/filter", wanted), "a run of the schedule")[0]
         return run
 
