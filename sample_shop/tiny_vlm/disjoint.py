@@ -46,6 +46,13 @@ def training_prompts(looks: list[Look], passes: Iterable[SpeakingConfig]) -> Ite
                 yield from (example.prompt for example in examples)
 
 
+def without_known_titles(items: Sequence[HeldOutItem], work: Path) -> list[HeldOutItem]:
+    """The items whose title stands in no training prompt; `work` is the training's folder, with its pictures."""
+    _, looks = load_shards(work / "pictures", PICTURES)
+    _, known = shared_texts(training_prompts(looks, SPEAKING.values()), items)
+    return [item for number, item in enumerate(items) if number not in set(known)]
+
+
 def main(
     work: Annotated[Path, typer.Option(help="The training's work folder, with its pictures.")] = Path("build/tiny_vlm"),
     items: Annotated[int, typer.Option(help="Held-out items.")] = 1000,

@@ -15,6 +15,7 @@ from sample_shop.texts import TextStyle
 from sample_shop.tiny_vlm.answering import EngineDtype, ask_transformers, ask_vllm
 from sample_shop.tiny_vlm.answers import View
 from sample_shop.tiny_vlm.checkpoint import CHECKPOINT
+from sample_shop.tiny_vlm.disjoint import without_known_titles
 from sample_shop.tiny_vlm.heldout import (
     HELD_OUT_SEED,
     HeldOutItem,
@@ -92,13 +93,18 @@ def main(
     edits: Annotated[int, typer.Option(help="Held-out items for edited prompts and unseen wording.")] = 300,
     vllm: Annotated[int, typer.Option(help="Compare vLLM with transformers on so many items; 0: don't.")] = 0,
     vllm_dtype: Annotated[EngineDtype, typer.Option(help="float32 or bfloat16, for both engines.")] = "float32",
+    work: Annotated[
+        Path | None, typer.Option(help="The training's work folder: leave out items that share a title with training.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Print what the tiny model gets right on items that it has never seen."""
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(threads)
     if items:
-        score_defaults(checkpoint, held_out_items(items))
+        held_out = held_out_items(items) if work is None else without_known_titles(held_out_items(items), work)
+        typer.echo(f"{len(held_out)} items")
+        score_defaults(checkpoint, held_out)
     if edits:
         score_edits(checkpoint, held_out_items(edits))
         score_unseen_texts(checkpoint, edits)
