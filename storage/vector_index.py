@@ -25,6 +25,7 @@ NO_ROW = -1
 
 _LARGEST_FETCH = 1024  # rows a query over-fetches at most; a GPU index answers 2048
 _QUERIES_PER_BLOCK = 1024
+_QUERIES_FOR_A_PRODUCT = 32  # fewer are as fast one by one: 20 took the same either way, 64 a fifth as a product
 _ROWS_PER_CHECK = 65_536
 
 
@@ -77,6 +78,11 @@ class VectorIndex:
         self._take(build_index(_searchable(vectors_ND, "vector"), config or IndexConfig()))
 
     def _take(self, built: "faiss.Index") -> None:
+        import faiss
+
+        # FAISS multiplies matrices only from so many queries on, and takes ten times as long for a block just below;
+        # its own limit is near 1,000. Set for the whole process, of the same effect each time.
+        faiss.cvar.distance_compute_blas_threshold = _QUERIES_FOR_A_PRODUCT
         self._built = built
         self._index = _on_gpu(built)
 
