@@ -75,6 +75,7 @@ def experiment(
 
     What was trained before is not trained again: a run that was stopped goes on where it was when it is started again.
     """
+    from flows.progress import ProgressLines
     from storage.folders import write_whole
     from tasks.experiments.config import load_experiment
     from tasks.experiments.grid import Grid
@@ -89,7 +90,7 @@ def experiment(
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for grid in grids:
-        grid.run(lambda progress: None)
+        grid.run(ProgressLines(grid.title))
     table = experiment_table(wanted, grids)
     folder = output or grids[0].folder / "tables" / wanted.name
     write_whole(folder / "table.md", to_markdown(table))

@@ -14,20 +14,32 @@ _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_UPDATES = 3.0
 
 
-class ProgressReporter:
-    """Called by a stage as often as it likes; says so now and then."""
+class ProgressLines:
+    """Called by a stage as often as it likes; logs a line now and then."""
 
     def __init__(self, stage_name: str) -> None:
         self._stage = stage_name
-        self._artifact: UUID | None = None
-        self._next_line = self._next_update = time.monotonic()
+        self._next_line = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        now, finished = time.monotonic(), progress.done >= progress.total
-        if now >= self._next_line or finished:
+        now = time.monotonic()
+        if now >= self._next_line or progress.done >= progress.total:
             self._next_line = now + _SECONDS_BETWEEN_LINES
             logger.info(sentence(self._stage, progress))
-        if now >= self._next_update or finished:
+
+
+class ProgressReporter(ProgressLines):
+    """Shows the same in the UI as well."""
+
+    def __init__(self, stage_name: str) -> None:
+        super().__init__(stage_name)
+        self._artifact: UUID | None = None
+        self._next_update = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        super().__call__(progress)
+        now = time.monotonic()
+        if now >= self._next_update or progress.done >= progress.total:
             self._next_update = now + _SECONDS_BETWEEN_UPDATES
             self._publish(100.0 * progress.done / max(progress.total, 1), sentence(self._stage, progress))
 

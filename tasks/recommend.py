@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dmesr_model.features import ItemFeatures
 from dmesr_model.sequences import Sequences, count_events, select_users
+from storage.approximate_index import IndexConfig
 from storage.digests import digest_of
 from storage.folders import write_whole
 from storage.schemas import ITEM_ID, ITEMS, PROMOTIONS, RECOMMENDATIONS, USER_ID, TableSchema
@@ -26,7 +27,7 @@ from storage.tables import Store
 from tasks.audience import Audience, listed_users
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
-from tasks.evaluation.scorers import model_scorer
+from tasks.evaluation.scorers import Scorer, model_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
 from tasks.retention import drop_folder
 from tasks.serving import serving_model
@@ -37,7 +38,7 @@ from tasks.trained_models import ModelRef
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 2  # raise it when the same model and histories come to give other rows
+_FORMAT = 3  # raise it when the same model and histories come to give other rows
 _INDEXES_KEPT = 3  # a server may still read the one before
 _NAMED = 5  # unknown ids named in a note; the rest are counted
 
@@ -59,6 +60,9 @@ class RecommendConfig(BaseModel):
         None,
         description="file of users to recommend to, one a line; None: everyone with a history. A line is a user_id, or "
         'JSON {"user_id": …, "history": [item_id, …]}, oldest first, also for a user whom the store doesn\'t know',
+    )
+    index: IndexConfig = Field(
+        IndexConfig(), description="how items are searched; an approximate index's recall stands in the summary"
     )
     users_a_commit: int = Field(
         16_384, ge=1, description="users whose items are committed together: what a kill can cost, and memory"
@@ -107,6 +111,7 @@ def recommending(
         "histories": dataset.keys.histories,
         "items": digest_of([item_ids[row] for row in np.flatnonzero(offered)]),
         "k": config.k,
+        "index": config.index.model_dump(exclude={"recall_users"}),
     }
     return Recommending(model, offered, digest_of(decisive), notes)
 
@@ -195,7 +200,7 @@ class RecommendStage:
         histories = select_users(audience.histories, plan.work["user"].to_numpy())
         scorer = model_scorer(what.model.checkpoint, features, histories)
         events_N = count_events(self._stored_histories(), features.item_count)[1:]
-        shelf = Shelf(features, what.offered, scorer.items_ND, events_N)
+        shelf = Shelf(features, what.offered, scorer.items_ND, events_N, self.config.index)
         index, key = self._save_index(shelf, what), _key(what, audience)
         started, rows = time.monotonic(), 0
         for start in range(0, histories.user_count, self.config.users_a_commit):
@@ -208,7 +213,16 @@ class RecommendStage:
         counts = {"done": histories.user_count, "recommendations": rows, "without a history": without}
         notes = {"said": "; ".join(plan.notes)} if plan.notes else {}
         details = {"model": what.model.name, "checkpoint": what.model.key, "key": key, "index": str(index)}
-        return Outcome(counts, {**details, **notes})
+        return Outcome(counts, {**details, **self._recall(shelf, scorer, histories), **notes})
+
+    def _recall(self, shelf: Shelf, scorer: Scorer, histories: Sequences) -> dict[str, str]:
+        """What an approximate index misses, as a detail of the outcome."""
+        config = self.config
+        if config.index.is_exact:
+            return {}
+        return {
+            f"index_recall@{config.k}": f"{shelf.recall(scorer, histories, config.k, config.index.recall_users):.3f}"
+        }
 
     def published(self) -> pl.DataFrame:
         """Return what is stored for the present audience: user_id, source, and item_id as a list, best first."""

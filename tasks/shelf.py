@@ -7,8 +7,10 @@ import polars as pl
 
 from dmesr_model.features import ItemFeatures
 from dmesr_model.sequences import Sequences, select_users
+from storage.approximate_index import IndexConfig
 from storage.schemas import ITEM_ID, USER_ID
 from storage.vector_index import NO_ROW, Excluded, VectorIndex
+from tasks.evaluation.index_recall import share_found
 from tasks.evaluation.protocols import seen_rows
 from tasks.evaluation.scorers import Scorer
 
@@ -23,12 +25,21 @@ class Shelf:
         offered: bool [N], in the order of the features.
         items_ND: vectors of all N items.
         events_N: how often each was chosen, by anyone.
+        config: how they are searched.
     """
 
-    def __init__(self, features: ItemFeatures, offered: np.ndarray, items_ND: np.ndarray, events_N: np.ndarray) -> None:
+    def __init__(
+        self,
+        features: ItemFeatures,
+        offered: np.ndarray,
+        items_ND: np.ndarray,
+        events_N: np.ndarray,
+        config: IndexConfig | None = None,
+    ) -> None:
         rows = np.flatnonzero(offered)
         self.item_ids = [features.item_ids[row] for row in rows]
-        self.index = VectorIndex(items_ND[rows])
+        self._vectors_ND = items_ND[rows]
+        self.index = VectorIndex(self._vectors_ND, config)
         self._events = events_N[rows]
         self._place_of_row = np.full(len(offered), NO_ROW, dtype=np.int64)
         self._place_of_row[rows] = np.arange(len(rows))
@@ -47,6 +58,20 @@ class Shelf:
             if not known_B.all():
                 names = [histories.user_ids[user] for user in users_B[~known_B]]
                 yield pl.DataFrame({USER_ID: names}).join(self.popular(k), how="cross")
+
+    def recall(self, scorer: Scorer, histories: Sequences, k: int, sample: int) -> float:
+        """Share of the k best unseen items that the index finds, over a sample of the users with a history."""
+        users = np.flatnonzero(histories.lengths > 0)
+        users = np.sort(np.random.default_rng(0).permutation(users)[:sample])
+        exact, shares = VectorIndex(self._vectors_ND), []
+        for start in range(0, len(users), _USERS_PER_BLOCK):
+            users_B = users[start : start + _USERS_PER_BLOCK]
+            seen = self._on_shelf(seen_rows(select_users(histories, users_B)))
+            (_, found_BK), (_, wanted_BK) = (
+                index.search_without(scorer.users(users_B), k, seen) for index in (self.index, exact)
+            )
+            shares.append(share_found(found_BK, wanted_BK))
+        return float(np.nanmean(np.concatenate(shares))) if shares else float("nan")
 
     def popular(self, k: int) -> pl.DataFrame:
         """rank, item_id, score, source of the k items with the most events; ties in the order of ids."""
