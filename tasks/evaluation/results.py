@@ -87,7 +87,9 @@ class Results:
         self._gains: dict[tuple[str, str], np.ndarray | None] = {}
         names = [(contender.name, key) for contender in contenders for key in contender.keys]
         wanted = pl.DataFrame(names, schema={"contender": pl.String, "evaluation_key": pl.String}, orient="row")
-        rows = store.table(METRICS).scan().join(wanted.lazy(), on="evaluation_key", how="inner")
+        # In the table's order: sums of another order differ in their last digit, and metrics would change places.
+        scan = store.table(METRICS).scan()
+        rows = scan.join(wanted.lazy(), on="evaluation_key", how="inner", maintain_order="left")
         columns = ("contender", "evaluation_key", "protocol", "slice", "metric", "seed", "value", "users")
         self.rows = rows.select(columns).collect()
         found = set(self.rows["contender"])
