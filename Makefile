@@ -26,7 +26,7 @@ tests: setup
 
 # Whole nights on real servers, killed in the middle, and on PostgreSQL; the walk-through. Many minutes on 2 cores.
 test-operations: setup
-	$(BIN)/pytest tests/flows tests/docs -m operations
+	$(BIN)/pytest tests/flows tests/docs tests/tasks -m operations
 
 # Trains the sample shop's own vision-language model again (about an hour on 2 cores).
 tiny-vlm: setup

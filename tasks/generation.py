@@ -19,7 +19,7 @@ from tasks.stage import StageError
 
 logger = logging.getLogger(__name__)
 
-_WAIT_SECONDS = 0.2  # how long the loop sleeps for an answer before it looks at everything else again
+_WAIT_SECONDS = 0.2  # how long the loop sleeps, for an answer or a request, before it looks at everything else again
 
 Row = TypeVar("Row")
 Prepared = Request | Completion  # a row that could not become a request is a completion already
@@ -45,7 +45,9 @@ class Generation:
             engine = self._engine = self._engine or self._start_engine()
             try:
                 yield self._feed(engine, preparation)
-                yield self._finished(engine)
+                # With room, the loop waits for the next request and not for an answer: preparing sets the pace.
+                hungry = engine.room > 0 and not self._suspects and not preparation.exhausted
+                yield self._finished(engine, 0.0 if hungry else _WAIT_SECONDS)
             except EngineDied as death:
                 self.close()
                 yield self._after(death)
@@ -63,8 +65,10 @@ class Generation:
                 self._submit(engine, self._suspects.popleft())
             return []
         failed: list[Completion] = []
+        wait_seconds = _WAIT_SECONDS  # for the first; the others go along if they are ready
         while engine.room > 0:
-            prepared = preparation.take(wait=not self._under_way and not failed)
+            prepared = preparation.take(wait_seconds)
+            wait_seconds = 0.0
             if prepared is None:
                 break
             if isinstance(prepared, Completion):
@@ -78,10 +82,10 @@ class Generation:
         self._under_way[request.key] = request
         engine.submit(request)
 
-    def _finished(self, engine: Engine) -> list[Completion]:
+    def _finished(self, engine: Engine, wait_seconds: float) -> list[Completion]:
         if not self._under_way:
             return []
-        completions = list(engine.completions(_WAIT_SECONDS))
+        completions = list(engine.completions(wait_seconds))
         for completion in completions:
             del self._under_way[completion.key]
         return completions

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -26,11 +26,17 @@ class Preparation(Generic[Row, Ready]):
         self._more = True
         self._lock = threading.Lock()
 
-    def take(self, wait: bool) -> Ready | None:
-        """Return the next piece; None if there is none left or, without `wait`, it is not ready yet."""
+    def take(self, timeout_seconds: float | None) -> Ready | None:
+        """Return the next piece; None if there is none left, or it is not ready in time. None waits for it."""
         with self._lock:
             self._fill()
-            if not self._waiting or not (wait or self._waiting[0].done()):
+            if not self._waiting:
+                return None
+            first = self._waiting[0]
+        if not first.done():
+            wait([first], timeout_seconds)
+        with self._lock:
+            if not self._waiting or not self._waiting[0].done():  # another thread may have taken the one waited for
                 return None
             first = self._waiting.popleft()
         return first.result()

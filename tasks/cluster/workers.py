@@ -6,6 +6,7 @@ gets, and a worker that was thought lost and goes on can double nothing.
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from tasks.stage import StageError
 logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
+_KNOCK_SECONDS = 10.0
 
 Result = TypeVar("Result", covariant=True)
 
@@ -144,8 +146,9 @@ def _cluster(config: ClusterConfig) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise StageError("Ray is not installed: install the project's extra `cluster`, or take cluster out") from error
     try:
+        _knock(config.address)
         ray.init(config.address, include_dashboard=False if config.address == "local" else None)
-    except ConnectionError as error:
+    except OSError as error:
         raise StageError(
             f"no Ray cluster at {config.address}: {error}. Start one (`ray start --head`), or give its address"
         ) from error
@@ -153,6 +156,13 @@ def _cluster(config: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens at HOST:PORT (Ray itself would try for minutes); other addresses pass."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
 
 
 def _as_said(error: Exception) -> Exception:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from tasks.engines.guard import Guard
 from tasks.engines.protocol import Completion, EngineDied, Request
 from tasks.engines.vllm_processes import all_running, kill_all, processes_of, set_environment
 from tasks.stage import StageError
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 # What vLLM raises for a request it can't take: too long, a picture its processor refuses, a schema it can't hold to.
 _REFUSALS = (ValueError, TypeError, KeyError, IndexError, NotImplementedError, RuntimeError, OSError)
 _GIB = 2**30
+_PAUSE_SECONDS = 0.005  # how long the feeder waits for requests before it looks for answers
+_LOOK_SECONDS = 0.2  # between two looks at vLLM's processes
 _RENDERED_BETWEEN_STEPS = 16  # with one, the queue before the model runs dry: a third more steps for the same answers
 _MOST_IN_FLIGHT = 1024  # 3 GB of pictures of a million pixels
 
@@ -82,12 +85,15 @@ class OfflineEngine:
         self._inbox: queue.Queue[Request | None] = queue.Queue()
         self._outbox: queue.Queue[Completion | EngineDied] = queue.Queue()
         self._under_way = 0
-        self._last_sign = time.monotonic()
+        self._last_sign = self._last_look = time.monotonic()
         set_environment(model, config.kv_cache_gib)
         start = time.monotonic()
+        self._guard = Guard()
         try:
-            self._llm = _start(model, revision, processor, config, pictures)
+            with self._guard.marking():
+                self._llm = _start(model, revision, processor, config, pictures)
         except _REFUSALS as error:
+            self._guard.close()
             raise StageError(
                 f"vLLM did not start with {model}: {error}. The stage's log has vLLM's own words; describe.engine sets "
                 "its memory, length and types"
@@ -112,10 +118,10 @@ class OfflineEngine:
     def completions(self, timeout_seconds: float) -> Sequence[Completion]:
         found: list[Completion] = []
         with suppress(queue.Empty):
-            self._take(self._outbox.get(timeout=timeout_seconds), found)
+            self._take(self._outbox.get(timeout_seconds > 0, timeout_seconds), found)
             while True:
                 self._take(self._outbox.get_nowait(), found)
-        if not found and self._under_way:
+        if not found and self._under_way and time.monotonic() - self._last_look >= _LOOK_SECONDS:
             self._check_alive()
         return found
 
@@ -123,10 +129,11 @@ class OfflineEngine:
         self._inbox.put(None)
         if self._under_way:
             kill_all(self._processes)  # the thread may wait for an answer that won't come; it is left behind
-            return
-        self._thread.join()
-        self._llm.llm_engine.engine_core.shutdown()
-        kill_all(self._processes)
+        else:
+            self._thread.join()
+            self._llm.llm_engine.engine_core.shutdown()
+            kill_all(self._processes)
+        self._guard.close()
 
     def _take(self, result: "Completion | EngineDied", found: list[Completion]) -> None:
         if isinstance(result, EngineDied):
@@ -136,6 +143,7 @@ class OfflineEngine:
         found.append(result)
 
     def _check_alive(self) -> None:
+        self._last_look = time.monotonic()
         silent = time.monotonic() - self._last_sign
         if not all_running(self._processes):
             raise EngineDied("engine_died", "a process of vLLM ended by itself; its last lines are in the stage's log")
@@ -143,33 +151,39 @@ class OfflineEngine:
             raise EngineDied("engine_hung", f"no answer for {silent:.0f} s with {self._under_way} requests under way")
 
     def _work(self) -> None:
-        """Feed and step until told to stop. Runs in the feeder thread."""
+        """Feed and step until told to stop. Runs in the feeder thread.
+
+        vLLM's `step` waits for the model's next tokens. The model goes on without it, but nothing is rendered
+        meanwhile, and the model works on the few requests it has; so it is called for what has arrived only.
+        """
         keys: dict[str, str] = {}
         pending: deque[Request] = deque()
-        engine = self._llm.llm_engine
+        arrived: queue.Queue[Any] = vars(self._llm.llm_engine.engine_core)["outputs_queue"]
+        wait_seconds: float | None = None
         try:
-            while self._receive(pending, wait=not keys and not pending):
+            while self._receive(pending, wait_seconds):
                 for _ in range(min(len(pending), _RENDERED_BETWEEN_STEPS)):
                     self._enqueue(pending.popleft(), keys)
-                # Stepping waits for the model's next tokens: with requests to render, rendering comes first, as long
-                # as the model has less than enough to do.
-                if keys and (not pending or engine.get_num_unfinished_requests() >= self._in_flight // 2):
-                    for output in engine.step():
+                while keys and not arrived.empty():
+                    for output in self._llm.llm_engine.step():
                         self._outbox.put(_completion(keys.pop(output.request_id), output))
+                wait_seconds = (0.0 if pending else _PAUSE_SECONDS) if keys or pending else None
         except Exception as error:
             self._outbox.put(EngineDied("engine_died", f"{type(error).__name__}: {error}"))
             if not _is_death(error):
                 raise
 
-    def _receive(self, pending: deque[Request], wait: bool) -> bool:
-        """Move new requests to `pending`; return False once told to stop."""
+    def _receive(self, pending: deque[Request], wait_seconds: float | None) -> bool:
+        """Move new requests to `pending`, waiting so long for the first (None: until one comes).
+
+        Return False once told to stop.
+        """
         with suppress(queue.Empty):
-            while True:
-                request = self._inbox.get(block=wait)
-                wait = False
-                if request is None:
-                    return False
+            request = self._inbox.get(wait_seconds != 0, wait_seconds)
+            while request is not None:
                 pending.append(request)
+                request = self._inbox.get_nowait()
+            return False
         return True
 
     def _enqueue(self, request: Request, keys: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.engines.guard import Guard
 from tasks.engines.sentence_encoder import PACKAGED_MODEL, EncoderConfig, PoolingConfig, checked_packaged_folder
 from tasks.engines.vllm_processes import all_running, kill_all, processes_of, set_environment
 from tasks.stage import StageError
@@ -31,9 +32,12 @@ class PoolingEncoder:
         source = str(checked_packaged_folder()) if config.model == PACKAGED_MODEL else config.model
         set_environment(source, config.vllm.kv_cache_gib)
         start = time.monotonic()
+        self._guard = Guard()
         try:
-            self._llm = _start(source, config, config.vllm)
+            with self._guard.marking():
+                self._llm = _start(source, config, config.vllm)
         except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+            self._guard.close()
             raise StageError(
                 f"vLLM did not start with embed.model {config.model}: {error}. The stage's log has vLLM's own words; "
                 "embed.vllm sets its memory"
@@ -66,6 +70,7 @@ class PoolingEncoder:
         """End the engine's processes."""
         self._llm.llm_engine.engine_core.shutdown()
         kill_all(self._processes)
+        self._guard.close()
 
     def _pooled(self, texts: list[str]) -> np.ndarray:
         from vllm import PoolingParams

@@ -1,21 +1,25 @@
 """500 items, 20 of which fail, one by killing the engine and one by hanging it; the stage killed three times.
 
-With the stand-in, in seconds. `python tests/tasks/test_describe_faults.py real FOLDER` does the same with vLLM and the
-tiny model, whose processes are killed and stopped on command.
+Once with a stand-in, in seconds; once, among the operations, with vLLM and the tiny model: it refuses what is too long
+by itself, and one item's words kill its processes, another's stop them.
 
-Run as a script (`test_describe_faults.py STORE MODEL PROMPTS FOLDER SECONDS`), it describes with the stand-in.
+Run as a script, it describes: with the stand-in (`STORE MODEL PROMPTS FOLDER SECONDS`) or vLLM (`vllm STORE FOLDER`).
 """
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
+import psutil
+import pytest
 from PIL import Image
 
 import sample_shop.tiny_vlm
@@ -169,20 +173,26 @@ def describe_with_vllm(url: str, prompts: tuple[str, ...], folder: Path) -> None
     run_stage(DescribeStage(config, Store(url), folder, start=faulty_vllm), lambda progress: None)
 
 
-def really(folder: Path) -> None:
-    """The whole test with vLLM: minutes."""
-    store, prompts = Store(folder / "store"), write_prompts(folder)
+@pytest.mark.operations
+def test_480_answers_each_once_and_20_rows_that_say_why_with_vllm(tmp_path: Path) -> None:
+    store, prompts = Store(tmp_path / "store"), write_prompts(tmp_path)
     fill(store)
-    command = [sys.executable, __file__, "vllm", store.url, str(folder)]
-    kill_three_times(store, lambda: subprocess.Popen(command), 600)
-    describe_with_vllm(store.url, prompts, folder / "work")
+    command = [sys.executable, __file__, "vllm", store.url, str(tmp_path)]
+    kill_three_times(store, lambda: subprocess.Popen(command, env=os.environ | {"FAULTS_OF": str(tmp_path)}), 400)
+    describe_with_vllm(store.url, prompts, tmp_path / "work")
     check(store)
+    assert not [process.pid for process in psutil.process_iter() if is_engine_for(process, tmp_path)]
+
+
+def is_engine_for(process: psutil.Process, folder: Path) -> bool:
+    """Whether it is a process of vLLM that a stage of this test has started."""
+    with suppress(psutil.Error):
+        return process.environ().get("FAULTS_OF") == str(folder) and process.pid != os.getpid()
+    return False
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["real", folder]:
-            really(Path(folder))
         case ["vllm", url, folder]:
             describe_with_vllm(url, write_prompts(Path(folder)), Path(folder) / "work")
         case [url, model, prompt_folder, folder, seconds]:

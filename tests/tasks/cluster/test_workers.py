@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -140,6 +141,18 @@ def test_no_cluster_there_is_said(
     nowhere = config.model_copy(update={"cluster": ClusterConfig()})
     with pytest.raises(StageError, match="no Ray cluster at auto: nothing at auto"):
         run_stage(DescribeStage(nowhere, hand_made_shop.store, tmp_path / "work"), lambda progress: None)
+
+
+def test_an_address_where_nobody_answers_is_said_at_once(
+    config: DescribeConfig, hand_made_shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray would try for minutes"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # bound, but nobody listens
+        nowhere = config.model_copy(update={"cluster": ClusterConfig(address=address)})
+        with pytest.raises(StageError, match=rf"no Ray cluster at {address}: .*refused"):
+            run_stage(DescribeStage(nowhere, hand_made_shop.store, tmp_path / "work"), lambda progress: None)
 
 
 def test_devices_and_a_cluster_exclude_each_other() -> None:

@@ -1,0 +1,65 @@
+"""Ends an engine's processes when the process that started them has ended, however it ended.
+
+vLLM's processes outlive a stage that is killed, and keep its memory. They can't be told in advance to end with it, so
+a small process of its own stands by: `python -m tasks.engines.guard MARK` waits until its standard input closes, then
+kills every process that has MARK in its environment, which children inherit.
+"""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+_VARIABLE = "DMESR_ENGINE"
+_END_SECONDS = 20.0
+
+
+class Guard:
+    """The guard of what is started while `marking`."""
+
+    def __init__(self) -> None:
+        self._mark = uuid.uuid4().hex
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.engines.guard", self._mark],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # what ends our group must not end it first
+        )
+
+    @contextmanager
+    def marking(self) -> Iterator[None]:
+        """Processes started inside carry the mark."""
+        os.environ[_VARIABLE] = self._mark
+        try:
+            yield
+        finally:
+            del os.environ[_VARIABLE]
+
+    def close(self) -> None:
+        """End what is left of the marked processes, and the guard."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(_END_SECONDS)
+
+
+def _kill_marked(mark: str) -> None:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # gone, or another user's
+            if process.environ().get(_VARIABLE) == mark:
+                process.kill()
+
+
+def main() -> None:
+    while os.read(0, 1024):
+        pass
+    _kill_marked(sys.argv[1])
+    _kill_marked(sys.argv[1])  # what one of them had just started
+
+
+if __name__ == "__main__":
+    main()
