@@ -4,6 +4,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+pytest_plugins = ["report_page"]
+
 SHARED_NIGHT = "tests/flows/"  # tests of one small shop, whose night takes a minute to make
 
 

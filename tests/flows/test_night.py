@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from report_page import check_page
 
 from flows.night import open_night, open_stage
 from sample_shop.delivery import INTERACTIONS_FILE
@@ -51,6 +52,10 @@ def test_every_stage_completed_and_left_nothing_to_do(night) -> None:
     runs = config.open_store().table(RUNS).read("stage", "status")
     assert set(runs.filter(pl.col("status") == "completed")["stage"]) == set(STAGE_NAMES)
     assert {name: stage_named(config, name).plan().to_do for name in STAGE_NAMES} == dict.fromkeys(STAGE_NAMES, 0)
+
+
+def test_the_report_in_a_browser(night, tab) -> None:
+    check_page(tab, report_path(night.shop.config.work_folder))
 
 
 def test_the_command_prints_metrics_and_where_the_report_is(night) -> None:
