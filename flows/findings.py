@@ -25,7 +25,7 @@ from tasks.stage import Summary
 _ROWS = 20
 _GALLERY = 12
 _SIDE = 96  # pixels
-_LINE = 60  # characters
+_LINE = 44  # characters
 
 
 def findings(config: PipelineConfig, summary: Summary) -> tuple[str, str, str] | None:
@@ -50,7 +50,8 @@ def rejects(config: PipelineConfig, summary: Summary) -> str:
         return "Nothing was ever refused."
     columns = ("source", "row", ITEM_ID, "field", "reason", "detail")
     new = table.filter(pl.col(RUN_ID) == summary.run_id).select(columns).collect()
-    this_run = _markdown_table(columns, new.head(_ROWS).iter_rows()) if new.height else "Nothing new in this run."
+    shown = [(*cells, _broken(detail or "")) for *cells, detail in new.head(_ROWS).iter_rows()]
+    this_run = _markdown_table(columns, shown) if new.height else "Nothing new in this run."
     return "\n\n".join(
         [
             "# Refused in this run",

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from tasks.stage import Progress
+from tasks.stage import Progress, Summary
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class ProgressReporter(ProgressLines):
     def __init__(self, stage_name: str) -> None:
         super().__init__(stage_name)
         self._artifact: UUID | None = None
+        self._percent = 0.0
         self._next_update = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
@@ -43,7 +44,14 @@ class ProgressReporter(ProgressLines):
             self._next_update = now + _SECONDS_BETWEEN_UPDATES
             self._publish(100.0 * progress.done / max(progress.total, 1), sentence(self._stage, progress))
 
+    def finish(self, summary: Summary) -> None:
+        """Publish 100 % where a stage ended short of its total: rows that had not changed were not worked through."""
+        if self._artifact is not None and self._percent < 100.0:
+            done = summary.counts.get("done", 0)
+            self._publish(100.0, f"{self._stage}: {done:,} {summary.unit} in {summary.seconds:,.1f} s")
+
     def _publish(self, percent: float, description: str) -> None:
+        self._percent = percent
         if self._artifact is None:
             created = create_progress_artifact(percent, f"{self._stage}-progress", description)
             assert isinstance(created, UUID)  # typed as what it returns inside an event loop, too

@@ -140,6 +140,7 @@ def run_stage_task(
     stage, report = stage_named(config, stage_name), ProgressReporter(stage_name)
     isolated = stage.isolated and has_work
     summary = run_isolated(config, stage_name, report) if isolated else run_stage(stage, report)
+    report.finish(summary)
     publish_summary(summary)
     publish_findings(config, summary)
     return summary
