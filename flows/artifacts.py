@@ -39,7 +39,7 @@ def summary_markdown(summary: Summary) -> str:
     parts = [
         f"# {summary.stage}",
         f"{summary.counts.get('done', 0):,} {summary.unit} in {summary.seconds:,.1f} s ({summary.rate:,.1f} a second)",
-        _table("count", "", [(name, f"{count:,}") for name, count in summary.counts.items()]),
+        _table("count", "", [(name.replace("_", " "), f"{count:,}") for name, count in summary.counts.items()]),
     ]
     if summary.details:
         parts.append(_table("detail", "", [(name, _cell(value)) for name, value in summary.details.items()]))

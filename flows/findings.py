@@ -123,17 +123,23 @@ def metrics(config: PipelineConfig, _summary: Summary) -> str:
     text = metrics_markdown(results)
     last = older.sort(CREATED_AT)[RUN_ID].tail(1)
     before = _means(older.lazy().filter(pl.col(RUN_ID).is_in(last.implode())))
-    both = now.join(before, on=("variant", "metric"), how="inner", suffix="_before").sort("variant", "metric")
+    both = now.join(before, on=("variant", "metric"), how="inner", suffix="_before")
     if both.is_empty():
         return text + "\n\nThere is no earlier evaluation to compare with."
     changes = [
         (variant, metric, f"{was:.4f}", f"{value:.4f}", f"{value - was:+.4f}")
-        for variant, metric, value, was in both.iter_rows()
+        for variant, metric, value, was in sorted(both.iter_rows(), key=_by_metric)
         if metric.partition("@")[0] in ("hr", "ndcg", "mrr")
     ]
     head = ("model", "metric", "before", "now", "change")
     note = "Another test set where events came in: a change is not yet a verdict on the model."
     return f"{text}\n\n**Against the evaluation before**\n\n{_markdown_table(head, changes)}\n\n{note}"
+
+
+def _by_metric(row: tuple[str, str, float, float]) -> tuple[str, str, int]:
+    """A model's metrics by name, then by their k as a number: hr@5 before hr@10."""
+    name, _, k = row[1].partition("@")
+    return row[0], name, int(k or 0)
 
 
 def _means(rows: pl.LazyFrame) -> pl.DataFrame:

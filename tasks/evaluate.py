@@ -160,10 +160,8 @@ class EvaluateStage:
         details: dict[str, str | float | int] = {"test users": test.users.count, "items": test.users.item_count}
         for done, candidate in enumerate(todo, start=1):
             measured = self._evaluate(candidate, test, run_id)
-            ndcg = measured.mean_ndcg(10)
-            details[f"{candidate.variant}/{candidate.seed}"] = (
-                "no test users" if ndcg is None else f"ndcg@10 {ndcg:.4f}"
-            )
+            name = f"{candidate.variant}/{candidate.seed}"  # twice where the one that serves is judged against
+            details[f"{name} {candidate.key[:8]}" if name in details else name] = _in_words(measured)
             report(Progress(done, len(todo), "models", done / (time.monotonic() - started)))
         return Outcome({"done": len(todo)}, details)
 
