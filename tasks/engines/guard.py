@@ -2,17 +2,20 @@
 
 vLLM's processes outlive a stage that is killed, and keep its memory. They can't be told in advance to end with it, so
 a small process of its own stands by: `python -m tasks.engines.guard MARK` waits until its standard input closes, then
-kills every process that has MARK in its environment, which children inherit.
+kills every process that has MARK in its environment, which children inherit, and those whose numbers it was given.
 """
 
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
+
+from tasks.engines.vllm_processes import kill_all
 
 _VARIABLE = "DMESR_ENGINE"
 _END_SECONDS = 20.0
@@ -40,6 +43,12 @@ class Guard:
         finally:
             del os.environ[_VARIABLE]
 
+    def watch(self, processes: Sequence[psutil.Process]) -> None:
+        """Name processes that are to end, too: those that write their titles over their environment lose the mark."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("".join(f"{process.pid}\n" for process in processes).encode())
+        self._process.stdin.flush()
+
     def close(self) -> None:
         """End what is left of the marked processes, and the guard."""
         assert self._process.stdin is not None
@@ -49,14 +58,28 @@ class Guard:
 
 def _kill_marked(mark: str) -> None:
     for process in psutil.process_iter():
-        with suppress(psutil.Error):  # gone, or another user's
-            if process.environ().get(_VARIABLE) == mark:
+        with suppress(psutil.Error, OSError):  # gone, or another user's
+            if carries(process, mark):
                 process.kill()
 
 
+def carries(process: psutil.Process, mark: str) -> bool:
+    """Whether the process was started with `mark` in its environment. Raises psutil.Error, or OSError."""
+    block = Path(f"/proc/{process.pid}/environ")
+    # psutil stops reading at an empty entry, and vLLM's processes write their titles over the first ones.
+    return (
+        mark.encode() in block.read_bytes()
+        if block.exists()
+        else any(mark in f"{k}={v}" for k, v in process.environ().items())
+    )
+
+
 def main() -> None:
-    while os.read(0, 1024):
-        pass
+    named: list[psutil.Process] = []  # by number and start: a number used again is another process
+    for line in sys.stdin:
+        with suppress(psutil.NoSuchProcess):
+            named.append(psutil.Process(int(line)))
+    kill_all(named)
     _kill_marked(sys.argv[1])
     _kill_marked(sys.argv[1])  # what one of them had just started
 

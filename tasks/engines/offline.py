@@ -99,6 +99,7 @@ class OfflineEngine:
                 "its memory, length and types"
             ) from error
         self._processes = processes_of(self._llm)
+        self._guard.watch(self._processes)
         at_once = self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
         self._in_flight = config.in_flight or min(2 * at_once, _MOST_IN_FLIGHT)
         logger.info("vLLM started with %s in %.0f s", model, time.monotonic() - start)

@@ -43,6 +43,7 @@ class PoolingEncoder:
                 "embed.vllm sets its memory"
             ) from error
         self._processes = processes_of(self._llm)
+        self._guard.watch(self._processes)
         self._most_tokens = config.max_tokens or self._llm.model_config.max_model_len
         logger.info("vLLM started with %s in %.0f s", config.model, time.monotonic() - start)
 

@@ -28,6 +28,7 @@ from storage.pictures import PictureStore
 from storage.schemas import GENERATIONS, ITEMS
 from storage.tables import Store
 from tasks.describe import DescribeConfig, DescribeStage
+from tasks.engines.guard import carries
 from tasks.engines.offline import OfflineConfig, OfflineEngine
 from tasks.engines.protocol import Completion, Engine, EngineDied, Request
 from tasks.stage import run_stage
@@ -186,8 +187,8 @@ def test_480_answers_each_once_and_20_rows_that_say_why_with_vllm(tmp_path: Path
 
 def is_engine_for(process: psutil.Process, folder: Path) -> bool:
     """Whether it is a process of vLLM that a stage of this test has started."""
-    with suppress(psutil.Error):
-        return process.environ().get("FAULTS_OF") == str(folder) and process.pid != os.getpid()
+    with suppress(psutil.Error, OSError):
+        return carries(process, f"FAULTS_OF={folder}")
     return False
 
 

@@ -9,13 +9,15 @@ import psutil
 from tasks.engines.guard import Guard
 
 PARENT = """
-import subprocess, sys, time
+import psutil, subprocess, sys, time
 from tasks.engines.guard import Guard
 guard = Guard()
 with guard.marking():
     child = subprocess.Popen([sys.executable, "-c",
-        "import subprocess, sys, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"],
+        "import setproctitle, subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True);"
+        "setproctitle.setproctitle('VLLM::EngineCore'); time.sleep(600)"],
         start_new_session=True)
+guard.watch([psutil.Process(child.pid)])
 print(child.pid, subprocess.Popen(["sleep", "601"]).pid, flush=True)
 time.sleep(600)
 """
