@@ -37,6 +37,8 @@ ROWS: dict[str, dict[str, object]] = {
     "full": {},
     "plain_sum": {"views": ["text"], "use_segments": False, "fusion": "none"},
     "id_only": ID_ONLY,
+    "full_wide": {"width": 128},
+    "plain_sum_wide": {"views": ["text"], "use_segments": False, "fusion": "none", "width": 128},
     "no_alignment": {"alignment_weight": 0.0},
     "no_fusion": {"fusion": "none"},
     "sequence_fusion": {"fusion": "sequence"},

@@ -1,5 +1,6 @@
 """Stages in processes of their own: what comes back, and what a crash, a kill and a lost parent do."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -78,9 +79,10 @@ def halted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def child_of(parent: int) -> psutil.Process:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        children = psutil.Process(parent).children()
-        if any("tasks.isolated" in child.cmdline() for child in children):
-            return next(child for child in children if "tasks.isolated" in child.cmdline())
+        for child in psutil.Process(parent).children():
+            with contextlib.suppress(psutil.Error):  # another test's child, ended and not yet waited for
+                if "tasks.isolated" in child.cmdline():
+                    return child
         time.sleep(0.05)
     raise AssertionError("no child started")
 
