@@ -83,7 +83,7 @@ class OfflineEngine:
         """
         self._config = config
         self._inbox: queue.Queue[Request | None] = queue.Queue()
-        self._outbox: queue.Queue[Completion | EngineDied] = queue.Queue()
+        self._outbox: queue.Queue[list[Completion] | EngineDied] = queue.Queue()  # a list a step: one wake-up each
         self._under_way = 0
         self._last_sign = self._last_look = time.monotonic()
         set_environment(model, config.kv_cache_gib)
@@ -136,12 +136,12 @@ class OfflineEngine:
             kill_all(self._processes)
         self._guard.close()
 
-    def _take(self, result: "Completion | EngineDied", found: list[Completion]) -> None:
+    def _take(self, result: "list[Completion] | EngineDied", found: list[Completion]) -> None:
         if isinstance(result, EngineDied):
             raise result
         self._last_sign = time.monotonic()
-        self._under_way -= 1
-        found.append(result)
+        self._under_way -= len(result)
+        found += result
 
     def _check_alive(self) -> None:
         self._last_look = time.monotonic()
@@ -166,8 +166,9 @@ class OfflineEngine:
                 for _ in range(min(len(pending), _RENDERED_BETWEEN_STEPS)):
                     self._enqueue(pending.popleft(), keys)
                 while keys and not arrived.empty():
-                    for output in self._llm.llm_engine.step():
-                        self._outbox.put(_completion(keys.pop(output.request_id), output))
+                    outputs = self._llm.llm_engine.step()
+                    if outputs:
+                        self._outbox.put([_completion(keys.pop(output.request_id), output) for output in outputs])
                 wait_seconds = (0.0 if pending else _PAUSE_SECONDS) if keys or pending else None
         except Exception as error:
             self._outbox.put(EngineDied("engine_died", f"{type(error).__name__}: {error}"))
@@ -193,8 +194,8 @@ class OfflineEngine:
         try:
             ids = self._llm.enqueue_chat(_messages(request), _sampling(request), use_tqdm=False)
         except (VLLMClientError, *_REFUSALS) as error:
-            kind = "request_refused"
-            self._outbox.put(Completion(request.key, error_kind=kind, error_detail=f"{type(error).__name__}: {error}"))
+            detail = f"{type(error).__name__}: {error}"
+            self._outbox.put([Completion(request.key, error_kind="request_refused", error_detail=detail)])
         else:
             keys[ids[0].rsplit("-", 1)[0]] = request.key
 
