@@ -41,7 +41,8 @@ class OwnRow:
     def __init__(self, dataset: Path, settings: dict[str, object], output: Path) -> None:
         features, sequences = ItemFeatures.open(dataset / "features"), Sequences.open(dataset / "sequences")
         model = ModelConfig.model_validate(settings)
-        self.trainer = Trainer(Accelerator(), features, sequences, model, TrainConfig(checkpoint_seconds=1e9), output)
+        recipe = TrainConfig(checkpoint_seconds=1e9, all_events=False)  # the most recent ones, as the peers
+        self.trainer = Trainer(Accelerator(), features, sequences, model, recipe, output)
         self.epoch = 0
         self.time_epoch()
 

@@ -1,8 +1,8 @@
 """Checkpoints of a training run: written beside their final name and renamed, so that none is ever half-written.
 
-A checkpoint is a folder `step-00000123` with `weights.safetensors`, `optimizer.safetensors` and `state.json`. The best
-weights so far stand beside them as `best-epoch-00003.safetensors`. Random state needs no file: it follows from the seed
-and the step.
+A checkpoint is a folder `step-00000123` with `weights.safetensors`, `optimizer.safetensors`, `state.json` and, where
+weights are averaged, `average.safetensors`. The best weights so far stand beside them as
+`best-epoch-00003.safetensors`. Random state needs no file: it follows from the seed and the step.
 """
 
 import os
@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from dmesr_model.objective import StepLosses
 
@@ -70,7 +71,12 @@ class RunState(BaseModel):
 
 
 def write_checkpoint(
-    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, state: RunState, kept: int
+    folder: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
+    state: RunState,
+    kept: int,
 ) -> None:
     """Write the checkpoint of `state.step`, and drop all but the newest `kept` and the best weights they refer to."""
     final = folder / f"step-{state.step:08d}"
@@ -79,20 +85,26 @@ def write_checkpoint(
     partial.mkdir(parents=True)
     save_file(_copy_tensors(module.state_dict()), partial / "weights.safetensors")
     save_file(_flatten_optimizer(optimizer), partial / "optimizer.safetensors")
+    if average is not None:
+        save_file(_copy_tensors(average.state_dict()), partial / "average.safetensors")
     (partial / "state.json").write_text(state.model_dump_json(indent=2))
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     _drop_old(folder, kept)
 
 
-def read_newest_checkpoint(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
-    """Load the newest complete checkpoint into module and optimizer; a fresh state where there is none."""
+def read_newest_checkpoint(
+    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None
+) -> RunState:
+    """Load the newest complete checkpoint into what is given; a fresh state where there is none."""
     found = sorted(folder.glob("step-*/state.json"))
     if not found:
         return RunState()
     newest = found[-1].parent
     module.load_state_dict(load_file(newest / "weights.safetensors"))
     _restore_optimizer(optimizer, load_file(newest / "optimizer.safetensors"))
+    if average is not None:
+        average.load_state_dict(load_file(newest / "average.safetensors"))
     return RunState.model_validate_json(found[-1].read_text())
 
 

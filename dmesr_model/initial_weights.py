@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from dmesr_model.attention import CrossAttentionBlock
+
 INITIAL_STD = 0.02
 """Standard deviation of initial weights, as in BERT and GPT-2.
 
@@ -11,9 +13,17 @@ slow to unlearn it (on ML-100K, ID only, an initial 0.125 ended at validation ND
 
 
 def draw_initial_weights(module: nn.Module) -> None:
-    """Normal weights and zero biases for all linear layers and embeddings within; other layers keep PyTorch's."""
+    """Normal weights and zero biases for all linear layers and embeddings within; other layers keep PyTorch's.
+
+    Queries and keys of a fusion get 1/√d instead, so that its attention starts with logits of about 1. From
+    INITIAL_STD it stayed as good as uniform through a short training: entropy 0.997 of the most on ML-100K, 0.895 so.
+    """
     for child in module.modules():
         if isinstance(child, nn.Linear | nn.Embedding):
             nn.init.normal_(child.weight, std=INITIAL_STD)
         if isinstance(child, nn.Linear) and child.bias is not None:
             nn.init.zeros_(child.bias)
+    for child in module.modules():
+        if isinstance(child, CrossAttentionBlock):
+            for projection in (child.attention.query, child.attention.key):
+                nn.init.normal_(projection.weight, std=projection.in_features**-0.5)

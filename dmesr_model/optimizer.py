@@ -1,4 +1,4 @@
-"""AdamW, its learning-rate schedule, and the random seed of a step."""
+"""AdamW, its learning-rate schedule, the mean of its weights, and the random seed of a step."""
 
 import math
 from typing import Literal
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class OptimizerConfig(BaseModel):
@@ -40,6 +41,13 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.A
         (plain if parameter.ndim < 2 or is_table else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def average_weights(module: nn.Module, decay: float) -> AveragedModel | None:
+    """An exponential moving average of the weights (Polyak & Juditsky 1992), or None with decay 0."""
+    if decay == 0:
+        return None
+    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def schedule_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:

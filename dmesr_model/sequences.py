@@ -136,6 +136,24 @@ def hold_out_last(sequences: Sequences) -> tuple[Sequences, HeldOut]:
     return train, _hold_out(sequences, held_out, events_from_end=1)
 
 
+def cut_into_windows(sequences: Sequences, most: int, shared: int) -> Sequences:
+    """Histories of more than `most` events as several rows, counted from the newest event; user ids repeat.
+
+    Neighbouring windows share `shared` events. With 1, the oldest event of a window is the newest of the one before it,
+    so that every event but a user's first follows another in exactly one window.
+    """
+    step = most - shared
+    count_U = np.maximum(-(-(sequences.lengths - shared) // step), 1)
+    user_W = np.repeat(np.arange(sequences.user_count), count_U)
+    newer_W = np.arange(len(user_W)) - np.repeat(np.cumsum(count_U) - count_U, count_U)  # windows of the user before it
+    ends_W = sequences.offsets[1:][user_W] - newer_W * step
+    starts_W = np.maximum(ends_W - most, sequences.offsets[:-1][user_W])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends_W - starts_W)])
+    event = np.arange(offsets[-1]) + np.repeat(starts_W - offsets[:-1], ends_W - starts_W)
+    user_ids = tuple(sequences.user_ids[user] for user in user_W)
+    return Sequences(offsets=offsets, item_index=np.asarray(sequences.item_index)[event], user_ids=user_ids)
+
+
 def count_events(sequences: Sequences, item_count: int) -> np.ndarray:
     """Popularity: events of each item, int64 [item_count + 1], indexed by item_index."""
     return np.bincount(sequences.item_index, minlength=item_count + 1)

@@ -10,7 +10,7 @@ from dmesr_model.features import PAD_INDEX
 from dmesr_model.item_batches import ItemBatch, ItemGatherer
 from dmesr_model.negatives import draw_by_popularity, draw_uniform
 from dmesr_model.objective import LossConfig, StepBatch
-from dmesr_model.sequences import Sequences, count_events
+from dmesr_model.sequences import Sequences, count_events, cut_into_windows
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class StepSettings:
     batch_size: int
     max_length: int
     bidirectional: bool
+    all_events: bool
     mask_share: float
     mask_last_share: float
     alignment_items: int
@@ -50,7 +51,7 @@ class StepBuilder:
         processes: int = 1,
         device: torch.device | None = None,
     ) -> None:
-        self.train = train
+        self.train = train if not settings.all_events else _windows(train, settings)
         self.gatherer = gatherer
         self.settings = settings
         self.rank = rank
@@ -61,7 +62,7 @@ class StepBuilder:
         self._catalog: ItemBatch | None = None
 
     def plan(self, epoch: int) -> list[np.ndarray]:
-        """Users of each step of an epoch."""
+        """Rows of `self.train` in each step of an epoch: users, or windows of their histories."""
         settings = self.settings
         return plan_epoch(self.train.lengths, settings.batch_size, settings.max_length, settings.seed, epoch)
 
@@ -136,6 +137,12 @@ class StepBuilder:
         if self._catalog is None:
             self._catalog = self.gatherer.gather(step_index_N).to(self.device)
         return self._catalog
+
+
+def _windows(train: Sequences, settings: StepSettings) -> Sequences:
+    if settings.bidirectional:  # every event of a window can be masked
+        return cut_into_windows(train, settings.max_length, shared=0)
+    return cut_into_windows(train, settings.max_length + 1, shared=1)
 
 
 def _share_of(batch: SequenceBatch, rank: int, processes: int) -> SequenceBatch:

@@ -3,7 +3,7 @@
 import logging
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from dmesr_model.checkpoint import (
 from dmesr_model.encoding import gatherer_for
 from dmesr_model.features import ItemFeatures
 from dmesr_model.metrics import ndcg_at_k
+from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
 from dmesr_model.objective import LossConfig, Objective, StepLosses
-from dmesr_model.optimizer import OptimizerConfig, build_optimizer, schedule_factor, seed_step
+from dmesr_model.optimizer import OptimizerConfig, average_weights, build_optimizer, schedule_factor, seed_step
 from dmesr_model.progress import ProgressLog, ProgressRecord, describe_progress, write_curves
 from dmesr_model.ranking import rank_targets
 from dmesr_model.run_setup import SplitName, build_model, claim_output, share_of_process, split_events
@@ -53,6 +54,17 @@ class TrainConfig(BaseModel):
     )
     patience: int = Field(
         default=10, ge=1, description="Epochs without a better validation NDCG@10 before training stops."
+    )
+    all_events: bool = Field(
+        default=True,
+        description="Cut histories longer than the model reads into windows, so that every event trains; else the most "
+        "recent ones alone do, as in the papers.",
+    )
+    average_decay: float = Field(
+        default=0.97,
+        ge=0,
+        lt=1,
+        description="Validate and keep a mean of the weights over some 1 / (1 - decay) steps; 0: the last weights.",
     )
     optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="How weights follow gradients.")
     mask_share: Share = Field(default=0.2, description="BERT4Rec: share of positions masked in training.")
@@ -154,11 +166,12 @@ class Trainer:
         objective = Objective(self.model, train_config.loss, len(self.steps.trained_index_N), processes)
         optimizer = build_optimizer(objective, train_config.optimizer)
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.average = average_weights(self.model, train_config.average_decay)
         self.saved_at = time.monotonic()
 
     def run(self) -> TrainSummary:
         """Train to the end, from the newest checkpoint where there is one."""
-        state = read_newest_checkpoint(self.checkpoints, self.model, self.optimizer)
+        state = read_newest_checkpoint(self.checkpoints, self.model, self.optimizer, self.average)
         main = self.accelerator.is_main_process
         progress = ProgressLog(self.output_dir / "progress.jsonl", resume_after=state.step) if main else None
         curves = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=state.step) if main else None
@@ -210,7 +223,14 @@ class Trainer:
         self.accelerator.clip_grad_norm_(self.objective.parameters(), recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         return losses
+
+    @property
+    def kept_model(self) -> DMESR:
+        """What is validated and saved: the mean of the last steps' weights, or the last ones."""
+        return self.model if self.average is None else cast(DMESR, self.average.module)
 
     def _close_epoch(self, state: RunState) -> tuple[RunState, ProgressRecord]:
         """Validate, keep the weights if they are the best: (state that the next epoch starts from, record)."""
@@ -222,14 +242,14 @@ class Trainer:
         closed = state.model_copy(update={"loss_sum": loss_sum, "alignment_sum": alignment_sum, "seconds": seconds})
         after = closed.after_epoch(ndcg, self.config.patience, self.config.max_epochs)
         if after.best_epoch == state.epoch and self.accelerator.is_main_process:
-            write_best_weights(self.checkpoints, self.model, state.epoch)
+            write_best_weights(self.checkpoints, self.kept_model, state.epoch)
         return after, describe_progress(closed, validation=ndcg, epoch_ended=True)
 
     def validate(self) -> float | None:
         """Mean NDCG@10 over all processes' users, by full ranking; None without validation users."""
         if self.validation is None or self.validation_users == 0:
             return None
-        gains_H = ndcg_at_k(rank_targets(self.model, self.features, self.validation), k=10)
+        gains_H = ndcg_at_k(rank_targets(self.kept_model, self.features, self.validation), k=10)
         total = torch.tensor(gains_H.sum(), dtype=torch.float64, device=self.accelerator.device)
         return float(self.accelerator.reduce(total, "sum")) / self.validation_users
 
@@ -259,7 +279,8 @@ class Trainer:
     def _save(self, state: RunState) -> None:
         """Write a checkpoint on the main process; the others have nothing of their own to keep."""
         if self.accelerator.is_main_process:
-            write_checkpoint(self.checkpoints, self.model, self.optimizer, state, self.config.checkpoints_kept)
+            parts = self.model, self.optimizer, self.average
+            write_checkpoint(self.checkpoints, *parts, state, self.config.checkpoints_kept)
         self.saved_at = time.monotonic()
 
 
@@ -270,6 +291,7 @@ def step_settings(model: ModelConfig, train: TrainConfig) -> StepSettings:
         batch_size=train.batch_size,
         max_length=model.max_length,
         bidirectional=model.backbone == "bert4rec",
+        all_events=train.all_events,
         mask_share=train.mask_share,
         mask_last_share=train.mask_last_share,
         alignment_items=train.alignment_items,

@@ -1,11 +1,20 @@
 """Histories and their split into training, validation and test events."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmesr_model.sequences import Sequences, count_events, hold_out_last, leave_one_out, select_users
+from dmesr_model.sequences import (
+    Sequences,
+    count_events,
+    cut_into_windows,
+    hold_out_last,
+    leave_one_out,
+    select_users,
+)
 
 HISTORIES = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=6)
 
@@ -40,6 +49,23 @@ def test_no_event_is_lost_or_used_twice(histories):
         rest = [int(item) for item in held.get(str(user), ())]
         assert split.train.history(user).tolist() + rest == history
         assert (str(user) in held) == (len(history) >= 3)
+
+
+def test_windows_by_hand():
+    windows = cut_into_windows(build([[1, 2, 3, 4, 5, 6], [7, 8], [9], []]), most=3, shared=1)
+    assert [windows.history(row).tolist() for row in range(windows.user_count)] == [
+        [4, 5, 6], [2, 3, 4], [1, 2], [7, 8], [9], []
+    ]  # fmt: skip
+    assert windows.user_ids == ("0", "0", "0", "1", "2", "3")
+
+
+@given(HISTORIES, st.integers(2, 5))
+def test_windows_hold_each_step_of_a_history_once(histories, most):
+    windows = cut_into_windows(build(histories), most, shared=1)
+    pairs = [pair for row in range(windows.user_count) for pair in pairwise(windows.history(row).tolist())]
+    assert sorted(pairs) == sorted(pair for history in histories for pair in pairwise(history))
+    apart = cut_into_windows(build(histories), most, shared=0)
+    assert sorted(apart.item_index.tolist()) == sorted(item for history in histories for item in history)
 
 
 def test_popularity_counts_training_events_only():

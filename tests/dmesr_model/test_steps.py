@@ -60,6 +60,19 @@ def test_a_step_can_be_rebuilt_alone(large):
             (one.log_count_K, two.log_count_K), (one.aligned_A, two.aligned_A)])  # fmt: skip
 
 
+@pytest.mark.parametrize(("all_events", "targets"), [(True, [2, 3, 4, 5, 6]), (False, [4, 5, 6])])
+def test_every_event_of_a_long_history_trains(toy_features, all_events, targets):
+    features = toy_features()
+    config = ModelConfig(views=(), use_segments=False, width=8, max_length=3)
+    sequences = Sequences.from_histories([[1, 2, 3, 4, 5, 6]], ["a"])
+    gatherer = gatherer_for(DMESR(config, 12, features.item_ids), features)
+    steps = StepBuilder(sequences, gatherer, step_settings(config, TrainConfig(all_events=all_events)))
+    batches = [steps.build(rows, 0, step) for step, rows in enumerate(steps.plan(0))]
+    trained = np.concatenate([steps.trained_index_N[batch.target_M.numpy()] for batch in batches])
+    assert sorted(trained.tolist()) == targets
+    assert steps.events_N[1:7].tolist() == [1] * 5 + [0]  # popularity counts each event once
+
+
 def test_loss_candidates_are_items_with_training_events(toy_features):
     features = toy_features()
     config = ModelConfig(views=(), use_segments=False, width=8)

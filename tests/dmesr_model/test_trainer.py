@@ -101,6 +101,17 @@ def test_same_seed_same_weights(toy_features, toy_sequences, tmp_path):
     assert all((one[name] == two[name]).all() for name in one)
 
 
+def test_the_mean_of_the_weights_is_kept(toy_features, toy_sequences, tmp_path):
+    """With a decay of nearly 1 the mean stays at the weights of the first step, whatever the later ones did."""
+    runs = {"first": (1, 0.0), "mean": (4, 1 - 1e-9), "last": (4, 0.0)}
+    for name, (epochs, decay) in runs.items():
+        config = TrainConfig(split="none", max_epochs=epochs, batch_size=64, average_decay=decay)  # a step an epoch
+        fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / name)
+    first, mean, last = (load_file(tmp_path / name / "model" / "model.safetensors") for name in runs)
+    assert all(np.allclose(first[name], mean[name], atol=1e-6) for name in first)
+    assert not all(np.allclose(last[name], mean[name], atol=1e-5) for name in first)
+
+
 def test_nan_is_refused_by_name(toy_features, toy_sequences, tmp_path):
     features = toy_features()
     features.vectors_UE[21, 0] = np.nan  # 5 rows an item: the text view of item 4 would be row 21, item 4 has no texts
