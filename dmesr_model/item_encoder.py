@@ -26,30 +26,35 @@ class ItemTokens:
 
 
 class ItemIdentity(nn.Module):
-    """ID embeddings, shared by the streams, with a row for the unknown item.
+    """ID embeddings as wide as a served vector, a part for each stream, with a row for the unknown item.
 
     With dropout, an item's ID is replaced by the unknown one in training, which so learns to stand for any item.
     Without dropout the unknown item gets the mean of all trained rows.
     """
 
-    def __init__(self, trained_items: int, width: int, dropout: float) -> None:
+    def __init__(self, trained_items: int, streams: int, stream_width: int, dropout: float) -> None:
         super().__init__()
+        self.streams = streams
         self.dropout = dropout
-        self.table = nn.Embedding(trained_items + 1, width)
+        self.table = nn.Embedding(trained_items + 1, streams * stream_width)
 
     def forward(self, id_row_N: Tensor) -> Tensor:
-        """[N, D]."""
+        """[S, N, D]."""
+        return self._look_up(id_row_N).unflatten(-1, (self.streams, -1)).transpose(0, 1)
+
+    def _look_up(self, id_row_N: Tensor) -> Tensor:
+        """[N, S · D]."""
         if self.dropout > 0:
             if self.training:
                 dropped_N = torch.rand(id_row_N.shape, device=id_row_N.device) < self.dropout
                 id_row_N = id_row_N.masked_fill(dropped_N, UNKNOWN_ROW)
             return self.table(id_row_N)
-        id_ND = self.table(id_row_N)
+        id_NW = self.table(id_row_N)
         unknown_N = id_row_N == UNKNOWN_ROW
         if not bool(unknown_N.any()):
-            return id_ND
-        mean_D = self.table.weight[UNKNOWN_ROW + 1 :].detach().mean(dim=0)
-        return torch.where(unknown_N[:, None], mean_D, id_ND)
+            return id_NW
+        mean_W = self.table.weight[UNKNOWN_ROW + 1 :].detach().mean(dim=0)
+        return torch.where(unknown_N[:, None], mean_W, id_NW)
 
 
 class ItemEncoder(nn.Module):
@@ -77,7 +82,7 @@ class ItemEncoder(nn.Module):
             self.fusion = ItemFusion(self.width, config.heads, config.feedforward_multiple, config.dropout)
         self.identity: ItemIdentity | None = None
         if config.id_mode != "none":
-            self.identity = ItemIdentity(trained_items, self.width, config.id_dropout)
+            self.identity = ItemIdentity(trained_items, config.stream_count, self.width, config.id_dropout)
         concatenated = config.id_mode == "concatenated" and len(self.pools) > 0
         self.joint = nn.Linear(2 * self.width, self.width) if concatenated else None
 
@@ -86,10 +91,11 @@ class ItemEncoder(nn.Module):
         contents = self._encode_content(coarse_NVD, items.segments)
         if self.identity is None:
             return ItemTokens(torch.stack(contents), coarse_NVD)
-        id_ND = self.identity(items.id_row_N)
+        ids_SND = self.identity(items.id_row_N)
         if not contents:
-            return ItemTokens(id_ND[None], coarse_NVD)
-        return ItemTokens(torch.stack([self._join(content_ND, id_ND) for content_ND in contents]), coarse_NVD)
+            return ItemTokens(ids_SND, coarse_NVD)
+        joined = [self._join(content_ND, id_ND) for content_ND, id_ND in zip(contents, ids_SND, strict=True)]
+        return ItemTokens(torch.stack(joined), coarse_NVD)
 
     def adapt_views(self, items: ItemBatch) -> Tensor:
         """Coarse tokens H [N, V, D]."""

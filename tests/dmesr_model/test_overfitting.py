@@ -22,7 +22,7 @@ def test_toy_set_is_learned(backbone, toy_features, toy_sequences, tmp_path):
         batch_size=16,
         max_epochs=120,
         mask_last_share=0.5,
-        optimizer=OptimizerConfig(learning_rate=5e-3, warmup_steps=5, schedule="cosine"),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=5, schedule="cosine"),
     )
     fit(features, sequences, model_config, train_config, tmp_path)
     model = DMESR.from_pretrained(tmp_path / "model")
