@@ -6,8 +6,10 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+_EARLY_STEPS = 9  # of TensorFlow's ExponentialMovingAverage, which starts its decay at (1 + n) / (10 + n)
 
 
 class OptimizerConfig(BaseModel):
@@ -44,10 +46,18 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.A
 
 
 def average_weights(module: nn.Module, decay: float) -> AveragedModel | None:
-    """An exponential moving average of the weights (Polyak & Juditsky 1992), or None with decay 0."""
+    """An exponential moving average of the weights (Polyak & Juditsky 1992), or None with decay 0.
+
+    After n steps the next one weighs 9 / (9 + n) or, once that is less, 1 - decay: a short run's mean is not held back
+    by the weights that it started from.
+    """
     if decay == 0:
         return None
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def mean_of(mean: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
+        return mean.lerp(weights, max(1 - decay, _EARLY_STEPS / (_EARLY_STEPS + float(steps))))
+
+    return AveragedModel(module, avg_fn=mean_of)
 
 
 def schedule_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:

@@ -102,14 +102,19 @@ def test_same_seed_same_weights(toy_features, toy_sequences, tmp_path):
 
 
 def test_the_mean_of_the_weights_is_kept(toy_features, toy_sequences, tmp_path):
-    """With a decay of nearly 1 the mean stays at the weights of the first step, whatever the later ones did."""
-    runs = {"first": (1, 0.0), "mean": (4, 1 - 1e-9), "last": (4, 0.0)}
-    for name, (epochs, decay) in runs.items():
-        config = TrainConfig(split="none", max_epochs=epochs, batch_size=64, average_decay=decay)  # a step an epoch
-        fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / name)
-    first, mean, last = (load_file(tmp_path / name / "model" / "model.safetensors") for name in runs)
-    assert all(np.allclose(first[name], mean[name], atol=1e-6) for name in first)
-    assert not all(np.allclose(last[name], mean[name], atol=1e-5) for name in first)
+    """A step an epoch. The second step weighs 9 / (9 + 1), the third 9 / (9 + 2), unless that is below 1 - decay."""
+
+    def trained(epochs, decay):
+        config = TrainConfig(split="none", max_epochs=epochs, batch_size=64, average_decay=decay)
+        fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / f"{epochs}-{decay}")
+        return load_file(tmp_path / f"{epochs}-{decay}" / "model" / "model.safetensors")
+
+    first, second, third = (trained(epochs, 0.0) for epochs in (1, 2, 3))
+    two, three, even = trained(2, 0.97), trained(3, 0.97), trained(2, 0.05)
+    for name in first:
+        np.testing.assert_allclose(two[name], first[name] * 0.1 + second[name] * 0.9, atol=1e-7)
+        np.testing.assert_allclose(three[name], two[name] * (2 / 11) + third[name] * (9 / 11), atol=1e-7)
+        np.testing.assert_allclose(even[name], first[name] * 0.05 + second[name] * 0.95, atol=1e-7)
 
 
 def test_nan_is_refused_by_name(toy_features, toy_sequences, tmp_path):
