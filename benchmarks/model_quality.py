@@ -53,7 +53,7 @@ ROWS: dict[str, dict[str, object]] = {
 SEARCHED = ("full", "plain_sum", "id_only", "gru4rec_full", "gru4rec_id_only", "bert4rec_full", "bert4rec_id_only")
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
-    "ml-100k": {"learning_rate": [0.004], "dropout": [0.3], "id_dropout": [0.0, 0.2]},
+    "ml-100k": {"learning_rate": [0.004, 0.002], "dropout": [0.3], "id_dropout": [0.0, 0.2]},
     "microlens-25k": {"learning_rate": [0.002], "dropout": [0.3], "id_dropout": [0.0, 0.3]},
 }
 RECIPES: dict[str, dict[str, object]] = {
@@ -121,9 +121,11 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
     return found
 
 
-def grid_of(dataset: Path) -> list[Point]:
+def grid_of(dataset: Path, row: str) -> list[Point]:
+    """Every point that is searched for a row; without content no ID is hidden, so that axis is one value."""
     grid = GRIDS[dataset.name]
-    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    return [point for point in points if not (row.endswith("id_only") and point["id_dropout"])]
 
 
 def path_of(dataset: Path, row: str, seed: int, point: Point) -> Path:
@@ -134,12 +136,12 @@ def path_of(dataset: Path, row: str, seed: int, point: Point) -> Path:
 def best_point(dataset: Path, row: str) -> Point:
     """The searched point of best validation NDCG@10; an ablation takes that of its full model."""
     searched = row if row in SEARCHED else "full"
-    found = {}
-    for number, point in enumerate(grid_of(dataset)):
+    found, grid = {}, grid_of(dataset, searched)
+    for number, point in enumerate(grid):
         path = path_of(dataset, searched, 0, point)
         if path.exists():
             found[number] = json.loads(path.read_text())["validation"]
-    return grid_of(dataset)[max(found, key=lambda number: found[number]) if found else 0]
+    return grid[max(found, key=lambda number: found[number]) if found else 0]
 
 
 def run_once(dataset: Path, row: str, seed: int, point: Point) -> None:
@@ -213,7 +215,7 @@ def main() -> None:
     options = parser.parse_args()
     (options.dataset / "quality").mkdir(exist_ok=True)
     for row in options.search:
-        for point in grid_of(options.dataset):
+        for point in grid_of(options.dataset, row):
             run_once(options.dataset, row, 0, point)
     for seed in options.seeds:
         for row in options.rows:
