@@ -68,10 +68,12 @@ def main() -> None:
                 run()
         print(round_number, {side: [round(part, 2) for part in costs[-1]] for side, costs in found.items()}, flush=True)
     bare, describe = (_mean(costs) for costs in found.values())
+    shares = [alone[0] / whole[0] for alone, whole in zip(*found.values(), strict=True)]
     result: dict[str, Any] = {
         "bare": round(len(requests) / bare[0], 2),
         "describe": round(len(requests) / describe[0], 2),
         "share": round(bare[0] / describe[0], 3),
+        "share_median_of_rounds": round(statistics.median(shares), 3),
         "share_by_cpu_seconds": round(bare[1] / describe[1], 3),
     }
     OfflineEngine.close(engine)
