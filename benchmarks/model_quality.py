@@ -67,9 +67,9 @@ RECIPES: dict[str, dict[str, object]] = {
     },
 }
 # BERT4Rec learns from a fifth of the events a pass, and stays at popularity for its first thousand steps: it gets more
-# and smaller steps, and for their cost one point.
+# and smaller steps.
 BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 200, "patience": 25, "batch_size": 32, "average_decay": 0.99}
-BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002], "dropout": [0.3], "id_dropout": [0.0]}
+BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002, 0.004], "dropout": [0.3], "id_dropout": [0.0]}
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20}
 
 

@@ -61,7 +61,7 @@ class OfflineConfig(BaseModel):
         None,
         ge=1,
         description="requests handed to an engine ahead; bounds the pictures in memory. None: twice what it works on "
-        "in a step, so that a full step always waits, but no more than 1024",
+        "in a step, but no more than 1024. Filled up again when a step and a quarter of it are left",
     )
     hang_seconds: float = Field(300.0, gt=0, description="no answer for so long, with requests under way: it hangs")
 
@@ -102,18 +102,21 @@ class OfflineEngine:
         self._guard.watch(self._processes)
         at_once = self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
         self._in_flight = config.in_flight or min(2 * at_once, _MOST_IN_FLIGHT)
+        self._refill_below = min(at_once + at_once // 4, self._in_flight)
+        self._filling = True
         logger.info("vLLM started with %s in %.0f s", model, time.monotonic() - start)
         self._thread = threading.Thread(target=self._work, name="vllm-feeder", daemon=True)
         self._thread.start()
 
     @property
     def room(self) -> int:
-        return self._in_flight - self._under_way
+        return self._in_flight - self._under_way if self._filling else 0
 
     def submit(self, request: Request) -> None:
         if self._under_way == 0:
             self._last_sign = time.monotonic()
         self._under_way += 1
+        self._filling = self._under_way < self._in_flight
         self._inbox.put(request)
 
     def completions(self, timeout_seconds: float) -> Sequence[Completion]:
@@ -141,6 +144,8 @@ class OfflineEngine:
             raise result
         self._last_sign = time.monotonic()
         self._under_way -= len(result)
+        # In bursts: where rendering shares a core with vLLM's scheduler, a few requests delay a step as much as many.
+        self._filling = self._filling or self._under_way < self._refill_below
         found += result
 
     def _check_alive(self) -> None:

@@ -25,7 +25,9 @@ from tasks.item_text import TextLimiter, rendered_turns
 from tasks.prompt_files import Sampling, load_prompt
 
 CHECKPOINT = Path(sample_shop.tiny_vlm.__file__).parent / "checkpoint"
-CONFIG = OfflineConfig(max_model_len=512, enforce_eager=True, kv_cache_gib=1, in_flight=16, hang_seconds=4)
+CONFIG = OfflineConfig(
+    max_model_len=512, enforce_eager=True, kv_cache_gib=1, max_num_seqs=8, in_flight=16, hang_seconds=4
+)
 KEY = "a-key-that-is-never-logged"
 COLOUR = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
 
@@ -104,6 +106,18 @@ def test_requests_of_all_views_are_answered_and_a_refused_one_costs_no_other(eng
     assert {found[f"p{i}"].text for i in range(6)} == {found["p0"].text}
     assert found["p0"].prompt_tokens is not None and found["t0"].completion_tokens is not None
     assert engine.room == CONFIG.in_flight
+
+
+def test_a_full_engine_takes_requests_again_once_little_more_than_a_step_of_them_is_left(engine: OfflineEngine) -> None:
+    for i in range(16):
+        engine.submit(request(f"b{i}", f"Summarise the product description: bowl number {i}."))
+    assert engine.room == 0
+    left = 16
+    deadline = time.monotonic() + 120
+    while left and time.monotonic() < deadline:
+        left -= len(engine.completions(0.5))
+        assert engine.room == (16 - left if left < 10 else 0)  # eight in a step, and a quarter more
+    assert left == 0
 
 
 def test_an_answer_is_held_to_its_schema(engine: OfflineEngine) -> None:
