@@ -10,6 +10,7 @@ With `--one-by-one N`, also `transformers` `generate` at batch 1 over N requests
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import shutil
@@ -31,7 +32,7 @@ from storage.schemas import ITEMS
 from storage.tables import Store
 from tasks.describe import DescribeConfig, DescribeStage, asked_views
 from tasks.describe_rows import RequestMaker, rows_with_items
-from tasks.engines.offline import OfflineConfig, OfflineEngine, _messages, _sampling
+from tasks.engines.offline import OfflineConfig, OfflineEngine, _messages
 from tasks.engines.protocol import Request
 from tasks.item_text import limiter_for
 
@@ -128,8 +129,13 @@ def _empty_caches(engine: OfflineEngine) -> None:
 
 
 def _run_bare(engine: OfflineEngine, requests: list[Request]) -> None:
-    answers = engine._llm.chat([_messages(r) for r in requests], [_sampling(r) for r in requests], use_tqdm=False)
-    assert len(answers) == len(requests)
+    """One call as anybody would write it: pictures without a name for vLLM's caches, its own decoding."""
+    from vllm import SamplingParams
+
+    messages = [_messages(dataclasses.replace(request, picture_digest=None)) for request in requests]
+    sampling = [SamplingParams(**request.sampling.model_dump()) for request in requests]
+    answers = engine._llm.chat(messages, sampling, use_tqdm=False)
+    assert len(answers) == len(requests) and all(answer.outputs[0].text for answer in answers)
 
 
 @contextmanager

@@ -64,7 +64,8 @@ class RequestMaker:
         except PictureError as error:
             return _failure(row, f"picture_{error.kind}", error)
         schema = prompt.answer.json_schema
-        return Request(row[GENERATION_KEY], system, user, picture, prompt.sampling, schema)
+        digest = None if picture is None else row["image_digest"]
+        return Request(row[GENERATION_KEY], system, user, picture, prompt.sampling, schema, digest)
 
     def _picture(self, row: PlanRow) -> Image.Image:
         reference = row["image_reference"]

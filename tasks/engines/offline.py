@@ -24,7 +24,7 @@ from tasks.engines.vllm_processes import all_running, kill_all, processes_of, se
 from tasks.stage import StageError
 
 if TYPE_CHECKING:
-    from vllm import LLM, PoolingRequestOutput, RequestOutput, SamplingParams
+    from vllm import LLM, CompletionOutput, PoolingRequestOutput, RequestOutput, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ class OfflineEngine:
                 f"vLLM did not start with {model}: {error}. The stage's log has vLLM's own words; describe.engine sets "
                 "its memory, length and types"
             ) from error
+        self._tokenizer = self._llm.get_tokenizer()
         self._processes = processes_of(self._llm)
         self._guard.watch(self._processes)
         at_once = self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
@@ -173,7 +174,7 @@ class OfflineEngine:
                 while keys and not arrived.empty():
                     outputs = self._llm.llm_engine.step()
                     if outputs:
-                        self._outbox.put([_completion(keys.pop(output.request_id), output) for output in outputs])
+                        self._outbox.put([self._completion(keys.pop(output.request_id), output) for output in outputs])
                 wait_seconds = (0.0 if pending else _PAUSE_SECONDS) if keys or pending else None
         except Exception as error:
             self._outbox.put(EngineDied("engine_died", f"{type(error).__name__}: {error}"))
@@ -204,6 +205,23 @@ class OfflineEngine:
         else:
             keys[ids[0].rsplit("-", 1)[0]] = request.key
 
+    def _completion(self, key: str, output: "RequestOutput | PoolingRequestOutput[Any]") -> Completion:
+        assert isinstance(output.outputs, list), "the engine was started to generate"
+        answer = output.outputs[0]
+        if answer.finish_reason in ("error", "abort"):
+            return Completion(key, error_kind="request_failed", error_detail=f"vLLM ended it: {answer.finish_reason}")
+        prompt_tokens = len(output.prompt_token_ids or ())
+        return Completion(key, self._text(answer), answer.finish_reason, prompt_tokens, len(answer.token_ids))
+
+    def _text(self, answer: "CompletionOutput") -> str:
+        """Decode a finished answer as a whole: vLLM decodes token by token, for streams, beside the model's next step.
+
+        The token that ended an answer by itself is no part of its text.
+        """
+        said = answer.token_ids[:-1] if answer.finish_reason == "stop" else answer.token_ids
+        text: str = self._tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
 
 def _start(
     model: str, revision: str | None, processor: Mapping[str, Any], config: OfflineConfig, pictures: bool
@@ -232,7 +250,9 @@ def _messages(request: Request) -> list[Any]:
     content: list[dict[str, Any]] = [{"type": "text", "text": request.user}]
     if request.picture is not None:
         # After the instruction: the prompts of a view then share their beginning, and the engine its cache of it.
-        content.append({"type": "image_pil", "image_pil": request.picture})
+        picture = {"type": "image_pil", "image_pil": request.picture}
+        # Its name in vLLM's caches, which hash the pixels of a picture without one.
+        content.append(picture if request.picture_digest is None else {**picture, "uuid": request.picture_digest})
     system = [] if request.system is None else [{"role": "system", "content": request.system}]
     return [*system, {"role": "user", "content": content}]
 
@@ -244,17 +264,9 @@ def _sampling(request: Request) -> "SamplingParams":
     schema = request.json_schema
     return SamplingParams(
         **request.sampling.model_dump(),
+        detokenize=False,  # see OfflineEngine._text
         structured_outputs=None if schema is None else StructuredOutputsParams(json=dict(schema)),
     )
-
-
-def _completion(key: str, output: "RequestOutput | PoolingRequestOutput[Any]") -> Completion:
-    assert isinstance(output.outputs, list), "the engine was started to generate"
-    answer = output.outputs[0]
-    if answer.finish_reason in ("error", "abort"):
-        return Completion(key, error_kind="request_failed", error_detail=f"vLLM ended it: {answer.finish_reason}")
-    prompt_tokens = len(output.prompt_token_ids or ())
-    return Completion(key, answer.text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
 
 
 def _is_death(error: Exception) -> bool:

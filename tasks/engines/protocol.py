@@ -19,7 +19,10 @@ class EngineDied(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One question: rendered turns, the picture where the view has one, and how to sample."""
+    """One question: rendered turns, the picture where the view has one, and how to sample.
+
+    `picture_digest` stands for the picture's content within a run; an engine that is given none hashes the pixels.
+    """
 
     key: str
     system: str | None
@@ -27,6 +30,7 @@ class Request:
     picture: Image.Image | None
     sampling: Sampling
     json_schema: Mapping[str, object] | None = None
+    picture_digest: str | None = None
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ def test_a_server_gives_the_answers_of_the_engine_for_the_default_prompts(
     engine: OfflineEngine, server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TINY_KEY", KEY)
-    requests = default_requests(6)
+    # The engine knows pictures by their digest and decodes whole answers, also one that is cut off; the server doesn't.
+    requests = [*default_requests(6), Request("cut", None, "Summarise: a blue mug.", None, Sampling(max_tokens=3))]
     settings = EndpointConfig(url=server, api_key_variable="TINY_KEY", concurrency=4)
     with caplog.at_level(logging.DEBUG):
         endpoint = EndpointEngine("tiny", settings)
@@ -140,6 +141,7 @@ def test_a_server_gives_the_answers_of_the_engine_for_the_default_prompts(
     assert refused.error_kind == "http_400" and "512" in (refused.error_detail or "")
     # The same text, finish reason, and numbers of tokens, for pictures and texts.
     assert answers == ask(engine, *requests)
+    assert answers.pop("cut").finish_reason == "length"
     assert all(answer.finish_reason == "stop" and answer.text for answer in answers.values())
     assert json.loads(held.text or "")["colour"] in ("red", "blue")
     assert KEY not in caplog.text and KEY not in str(refused)
@@ -164,7 +166,8 @@ def default_requests(items: int) -> list[Request]:
                 continue
             system, user = rendered_turns(prompt, {"title": item.title, "description": item.description}, limiter)
             key = f"{prompt.name} {item.item_id}"
-            requests.append(Request(key, system, user, picture, prompt.sampling))
+            digest = None if picture is None else item.item_id
+            requests.append(Request(key, system, user, picture, prompt.sampling, picture_digest=digest))
     return requests
 
 
