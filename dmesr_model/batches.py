@@ -66,22 +66,33 @@ def cloze_batch(
 ) -> SequenceBatch:
     """Masked positions are targets (Sun et al. 2019, section 3.6).
 
+    Some sequences end early, at a random event, which is masked: it is predicted from what came before it alone, as in
+    serving. Masks elsewhere are filled from both sides, which is an easier task, and another one.
+
     Args:
         mask_share: share of positions masked; at least one a sequence.
-        last_share: share of sequences in which only the last position is masked, as it is in prediction.
+        last_share: share of sequences that end at a random event.
     """
-    history_BT = pad_histories(sequences, users_B, max_length)
-    valid_BT = history_BT != PAD_INDEX
-    last_B = valid_BT.sum(axis=1) - 1
+    whole_BT = pad_histories(sequences, users_B, max_length)
+    length_B = (whole_BT != PAD_INDEX).sum(axis=1)
+    ends_early_B = random.random(len(users_B)) < last_share
+    end_B = np.where(ends_early_B, _draw_ends(length_B, random), length_B)
+    valid_BT = np.arange(max(int(end_B.max(initial=0)), 1)) < end_B[:, None]
+    history_BT = np.where(valid_BT, whole_BT[:, : valid_BT.shape[1]], PAD_INDEX)
     draw_BT = np.where(valid_BT, random.random(history_BT.shape), np.inf)
     masked_BT = draw_BT < mask_share
     rows = np.arange(len(users_B))
-    only_last_B = random.random(len(users_B)) < last_share
-    masked_BT[only_last_B] = False
-    masked_BT[rows[only_last_B], last_B[only_last_B]] = True
+    masked_BT[rows[ends_early_B], end_B[ends_early_B] - 1] = True
     none_B = ~masked_BT.any(axis=1)
     masked_BT[rows[none_B], draw_BT.argmin(axis=1)[none_B]] = True
     return SequenceBatch(history_BT, np.where(masked_BT, history_BT, PAD_INDEX), masked_BT)
+
+
+def _draw_ends(length_B: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """How many events each sequence keeps: from FEWEST_TRAINING_EVENTS to all, each as likely."""
+    choices_B = np.maximum(length_B - FEWEST_TRAINING_EVENTS + 1, 1)
+    drawn_B = np.floor(random.random(len(length_B)) * choices_B).astype(np.int64)
+    return np.minimum(FEWEST_TRAINING_EVENTS + drawn_B, length_B)
 
 
 def pad_histories(sequences: Sequences, users_B: np.ndarray, longest: int) -> np.ndarray:

@@ -26,4 +26,15 @@ def draw_initial_weights(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, CrossAttentionBlock):
             for projection in (child.attention.query, child.attention.key):
-                nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+                draw_unit_weights(projection)
+
+
+def draw_unit_weights(module: nn.Module) -> None:
+    """Normal weights of 1/√inputs for all linear layers within: what goes in with variance 1 comes out so.
+
+    For BERT4Rec's blocks. A mask knows of its sequence only what attention brings: from INITIAL_STD it is 60 times
+    shorter than the mask itself with 100 events: ID only took twice as many passes on ML-100K.
+    """
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.normal_(child.weight, std=child.in_features**-0.5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dmesr_model.backbones import build_backbone
 from dmesr_model.fusion import SequenceFusion
-from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights
+from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights, draw_unit_weights
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.item_encoder import ItemEncoder, ItemTokens
 from dmesr_model.model_config import ModelConfig
@@ -47,6 +47,8 @@ class DMESR(nn.Module, ModelHubMixin):
         aligned = config.alignment_weight > 0 and len(config.views) > 1
         self.log_temperature = nn.Parameter(torch.tensor(config.alignment_temperature).log()) if aligned else None
         draw_initial_weights(self)
+        if not self.backbone.causal:
+            draw_unit_weights(self.backbone)
 
     @property
     def vector_width(self) -> int:

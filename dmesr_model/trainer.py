@@ -69,7 +69,8 @@ class TrainConfig(BaseModel):
     optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="How weights follow gradients.")
     mask_share: Share = Field(default=0.2, description="BERT4Rec: share of positions masked in training.")
     mask_last_share: Share = Field(
-        default=0.1, description="BERT4Rec: share of sequences with only the last event masked."
+        default=0.5,
+        description="BERT4Rec: share of sequences that end at a random event, which is masked, as in serving.",
     )
     alignment_items: int = Field(
         default=1024, ge=2, description="Items compared a step at the most; its cost is quadratic."

@@ -30,9 +30,16 @@ def test_cloze_targets_are_masked_events(histories, longest, seed):
     assert not (batch.masked_BT & (batch.history_BT == 0)).any()
 
 
-def test_cloze_can_mask_the_last_only():
-    batch = cloze_batch(build([[1, 2, 3], [4, 5]]), np.array([0, 1]), 5, 0.9, 1.0, np.random.default_rng(0))
-    assert batch.target_BT.tolist() == [[0, 0, 3], [0, 5, 0]]
+def test_cloze_sequences_can_end_at_any_event_but_the_first_and_mask_it():
+    sequences, users = build([[1, 2, 3], [4, 5]]), np.array([0, 1])
+    draws = [cloze_batch(sequences, users, 5, 0.0, 1.0, np.random.default_rng(seed)) for seed in range(20)]
+    assert {str(batch.history_BT.tolist()) for batch in draws} == {"[[1, 2, 3], [4, 5, 0]]", "[[1, 2], [4, 5]]"}
+    assert {str(batch.target_BT.tolist()) for batch in draws} == {"[[0, 0, 3], [0, 5, 0]]", "[[0, 2], [0, 5]]"}
+
+
+def test_cloze_masks_elsewhere_too():
+    batch = cloze_batch(build([[1, 2, 3]]), np.array([0]), 5, 1.0, 1.0, np.random.default_rng(0))
+    assert batch.masked_BT.all() and batch.target_BT.tolist() == batch.history_BT.tolist()
 
 
 @given(HISTORIES, st.integers(1, 9))
