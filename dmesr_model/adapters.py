@@ -31,13 +31,18 @@ class SourceRows:
 
 
 class Adapter(nn.Module):
-    """LayerNorm → Linear(E→h) → GELU → Dropout → Linear(h→D), applied once to each distinct text of the step.
+    """x − mean → LayerNorm → Linear(E→h) → GELU → Dropout → Linear(h→D), once for each distinct text of the step.
 
-    Items that share a text share its dropout mask within a step.
+    The mean of the source's vectors is set by `centre` before training and kept with the weights: those of a sentence
+    encoder have a large part in common (Mu & Viswanath 2018), which tells no item from another
+    (docs/decisions/model-centring.md). Items that share a text share its dropout mask within a step.
     """
+
+    mean_E: Tensor
 
     def __init__(self, encoder_width: int, hidden_width: int, width: int, dropout: float) -> None:
         super().__init__()
+        self.register_buffer("mean_E", torch.zeros(encoder_width))
         self.layers = nn.Sequential(
             nn.LayerNorm(encoder_width),
             nn.Linear(encoder_width, hidden_width),
@@ -47,9 +52,13 @@ class Adapter(nn.Module):
         )
         self.absent_D = nn.Parameter(torch.randn(width) * INITIAL_STD)
 
+    def centre(self, vectors_RE: Tensor) -> None:
+        """Subtract the mean of these vectors from now on."""
+        self.mean_E.copy_(vectors_RE.mean(dim=0))
+
     def forward(self, source: SourceRows) -> Tensor:
         """Tokens [N, K, D]; an absent slot holds the learned token."""
         if len(source.vectors_RE) == 0:
             return self.absent_D.expand(*source.row_NK.shape, -1)
-        tokens_NKD = functional.embedding(source.row_NK, self.layers(source.vectors_RE))
+        tokens_NKD = functional.embedding(source.row_NK, self.layers(source.vectors_RE - self.mean_E))
         return torch.where(source.present_NK[..., None], tokens_NKD, self.absent_D.to(tokens_NKD.dtype))

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from dmesr_model.attention import CrossAttentionBlock
+from dmesr_model.attention import CrossAttentionBlock, SelfAttentionBlock
 
 INITIAL_STD = 0.02
 """Standard deviation of initial weights, as in BERT and GPT-2.
@@ -26,15 +26,20 @@ def draw_initial_weights(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, CrossAttentionBlock):
             for projection in (child.attention.query, child.attention.key):
-                draw_unit_weights(projection)
+                _draw_unit_weights(projection)
 
 
-def draw_unit_weights(module: nn.Module) -> None:
-    """Normal weights of 1/√inputs for all linear layers within: what goes in with variance 1 comes out so.
+def draw_open_attention(module: nn.Module) -> None:
+    """1/√d for values and outputs of all self-attention within: what is read arrives with the variance it had.
 
-    For BERT4Rec's blocks. A mask knows of its sequence only what attention brings: from INITIAL_STD it is 60 times
-    shorter than the mask itself with 100 events: ID only took twice as many passes on ML-100K.
+    For BERT4Rec, where a mask knows of its sequence only what attention brings: from INITIAL_STD, with 100 events, that
+    is 60 times shorter than the mask itself. Queries and keys stay small, so that at first attention is a plain mean.
     """
     for child in module.modules():
-        if isinstance(child, nn.Linear):
-            nn.init.normal_(child.weight, std=child.in_features**-0.5)
+        if isinstance(child, SelfAttentionBlock):
+            for projection in (child.attention.value, child.attention.output):
+                _draw_unit_weights(projection)
+
+
+def _draw_unit_weights(linear: nn.Linear) -> None:
+    nn.init.normal_(linear.weight, std=linear.in_features**-0.5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dmesr_model.backbones import build_backbone
 from dmesr_model.fusion import SequenceFusion
-from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights, draw_unit_weights
+from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights, draw_open_attention
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.item_encoder import ItemEncoder, ItemTokens
 from dmesr_model.model_config import ModelConfig
@@ -48,7 +48,7 @@ class DMESR(nn.Module, ModelHubMixin):
         self.log_temperature = nn.Parameter(torch.tensor(config.alignment_temperature).log()) if aligned else None
         draw_initial_weights(self)
         if not self.backbone.causal:
-            draw_unit_weights(self.backbone)
+            draw_open_attention(self.backbone)
 
     @property
     def vector_width(self) -> int:

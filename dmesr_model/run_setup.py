@@ -8,11 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from dmesr_model.adapters import Adapter
 from dmesr_model.checkpoint import replace_text
-from dmesr_model.features import ItemFeatures
+from dmesr_model.features import ABSENT, ItemFeatures
 from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
 from dmesr_model.sequences import HeldOut, Sequences, count_events, hold_out_last, leave_one_out, select_users
+
+_ITEMS_FOR_MEAN = 4096  # up to twice as many are read: 200 MB of vectors with 16 segments each
 
 SplitName = Literal["leave_one_out", "last_event", "none"]
 
@@ -58,4 +61,19 @@ def build_model(features: ItemFeatures, train: Sequences, config: ModelConfig, s
     trained = np.flatnonzero(count_events(train, features.item_count)[1:])
     torch.manual_seed(seed)
     item_ids = [features.item_ids[position] for position in trained]
-    return DMESR(config.model_copy(update={"views": views}), features.encoder_width, item_ids)
+    model = DMESR(config.model_copy(update={"views": views}), features.encoder_width, item_ids)
+    centre_adapters(model, features, trained)
+    return model
+
+
+def centre_adapters(model: DMESR, features: ItemFeatures, positions_N: np.ndarray) -> None:
+    """Tell each adapter the mean of its source over these items, or over enough of them, evenly spaced."""
+    positions_N = positions_N[:: max(len(positions_N) // _ITEMS_FOR_MEAN, 1)]
+    sources = list(features.select_views(model.config.views or ())[positions_N].T)
+    if model.config.use_segments:
+        sources.append(np.asarray(features.segment_index_NL[positions_N]).ravel())
+    for adapter, rows in zip(model.items.adapters, sources, strict=True):
+        distinct_R = np.unique(rows[rows != ABSENT])
+        if len(distinct_R):
+            assert isinstance(adapter, Adapter)
+            adapter.centre(torch.from_numpy(np.asarray(features.vectors_UE[distinct_R])))

@@ -219,8 +219,8 @@ class OfflineEngine:
         The token that ended an answer by itself is no part of its text.
         """
         said = answer.token_ids[:-1] if answer.finish_reason == "stop" else answer.token_ids
-        text: str = self._tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        tokens = self._tokenizer.convert_ids_to_tokens(list(said), skip_special_tokens=True)
+        return self._tokenizer.convert_tokens_to_string(tokens)
 
 
 def _start(

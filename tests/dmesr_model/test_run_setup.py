@@ -1,0 +1,40 @@
+"""What an untrained model knows of its data."""
+
+import numpy as np
+import torch
+
+from dmesr_model.features import ItemFeatures
+from dmesr_model.model_config import ModelConfig
+from dmesr_model.run_setup import build_model
+from dmesr_model.sequences import Sequences
+
+
+def test_each_adapter_knows_the_mean_of_its_source_over_the_items_of_training():
+    vectors_UE = np.array([[1, 0], [3, 0], [0, 8], [0, 4], [90, 90]], dtype=np.float32)
+    features = ItemFeatures(
+        item_ids=("a", "b", "c"),
+        views=("text",),
+        vectors_UE=vectors_UE,
+        coarse_index_NV=np.array([[0], [1], [4]], dtype=np.int32),
+        segment_index_NL=np.array([[2, -1], [3, 2], [4, 4]], dtype=np.int32),
+    )
+    train = Sequences.from_histories([[1, 2]], ["u"])  # nobody met item c
+    model = build_model(features, train, ModelConfig(width=4, heads=1), seed=0)
+    view, segments = model.items.adapters
+    assert view.mean_E.tolist() == [2, 0]
+    assert segments.mean_E.tolist() == [0, 6]  # of the distinct texts 2 and 3
+
+
+def test_what_all_texts_share_changes_no_item(toy_features, toy_sequences):
+    features, train = toy_features(), toy_sequences()
+    shifted = ItemFeatures(
+        features.item_ids,
+        features.views,
+        features.vectors_UE + np.float32(5),
+        features.coarse_index_NV,
+        features.segment_index_NL,
+    )
+    first, second = (build_model(data, train, ModelConfig(), seed=0) for data in (features, shifted))
+    for adapter, other in zip(first.items.adapters, second.items.adapters, strict=True):
+        vectors_RE = torch.from_numpy(features.vectors_UE)
+        torch.testing.assert_close(vectors_RE - adapter.mean_E, vectors_RE + 5 - other.mean_E, atol=1e-5, rtol=0)
