@@ -7,9 +7,9 @@
 `--search` trains a row with all seeds at every point of the grid of its dataset; `--rows` trains it at its best point,
 by mean validation NDCG@10 over the seeds. Ablations are trained at that of their full model, or with `--at N` at
 point N of the grid.
-A finished run is kept under DATASET/quality and not run again. Early stopping is on validation NDCG@10. The paired test
-is Wilcoxon's signed-rank test over users, on each user's mean NDCG@10 over the seeds that both rows have; its interval
-is a bootstrap of users.
+A finished run is kept under DATASET/quality and not run again; RecTools' runs there are a row of the table. Early
+stopping is on validation NDCG@10. The paired test is Wilcoxon's signed-rank test over users, on each user's mean
+NDCG@10 over the seeds that both rows have; its interval is a bootstrap of users.
 """
 
 import argparse
@@ -53,6 +53,7 @@ ROWS: dict[str, dict[str, object]] = {
     "bert4rec_id_only": {"backbone": "bert4rec", **ID_ONLY},
 }
 SEARCHED = ("full", "plain_sum", "id_only", "gru4rec_full", "gru4rec_id_only", "bert4rec_full", "bert4rec_id_only")
+PEER = "rectools"  # files of model_peer_rectools_quality.py
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
     "ml-100k": {"learning_rate": [0.004, 0.002], "dropout": [0.3], "id_dropout": [0.0]},
@@ -170,6 +171,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
     """One line a row: mean ± sd over seeds, and the paired comparison with other rows."""
     points = {row: point_of(dataset, row, at) for row in ROWS}
     results = {row: read_runs(dataset, row, points[row]) for row in ROWS}
+    results[PEER], points[PEER] = read_peer(dataset)
     compared = " | ".join(f"test NDCG@10 − {other}" for other in against)
     print(
         "| row | seeds | learning rate, hidden IDs | test NDCG@10 | test HR@10 | validation NDCG@10 | "
@@ -212,6 +214,24 @@ def read_runs(dataset: Path, row: str, point: Point) -> dict[int, dict]:
     return {seed: json.loads(path.read_text()) for seed, path in paths.items() if path.exists()}
 
 
+def read_peer(dataset: Path) -> tuple[dict[int, dict], Point]:
+    """RecTools' finished runs by seed, and their point: the one with the most seeds, then of best validation."""
+    found: dict[tuple[float, float], dict[int, dict]] = {}
+    for path in sorted((dataset / "quality").glob(f"{PEER}-*.json")):
+        run = json.loads(path.read_text()) | {"inside": {}}
+        found.setdefault((run["learning_rate"], run["dropout"]), {})[run["seed"]] = run
+
+    def seeds_and_validation(runs: dict[int, dict]) -> tuple[int, float]:
+        return len(runs), float(np.mean([run["validation"] for run in runs.values()]))
+
+    rate, runs = max(
+        ((rate, runs) for (rate, _), runs in found.items()),
+        key=lambda entry: seeds_and_validation(entry[1]),
+        default=(0.0, {}),
+    )
+    return runs, {"learning_rate": rate, "id_dropout": 0.0}
+
+
 def spread(results: Iterable[dict], name: str) -> str:
     values = np.array([result[name] for result in results])
     return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
@@ -224,7 +244,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--table", action="store_true", help="print the table of all finished runs")
-    parser.add_argument("--against", nargs="+", choices=ROWS, default=["id_only", "plain_sum"])
+    parser.add_argument("--against", nargs="+", choices=[*ROWS, PEER], default=["id_only", "plain_sum"])
     parser.add_argument("--at", type=int, help="rows and table at this point of the grid, from 0")
     options = parser.parse_args()
     (options.dataset / "quality").mkdir(exist_ok=True)
