@@ -41,6 +41,7 @@ class ScriptedEngine:
         self._room = room
         self._seconds = seconds
         self.asked: list[str] = []
+        self.digests: list[str | None] = []
 
     @property
     def room(self) -> int:
@@ -48,6 +49,7 @@ class ScriptedEngine:
 
     def submit(self, request: Request) -> None:
         self.asked.append(request.user)
+        self.digests.append(request.picture_digest)
         self._queue.append(request)
 
     def completions(self, timeout_seconds: float) -> Sequence[Completion]:
@@ -214,6 +216,18 @@ def test_a_broken_picture_costs_no_other_item_its_answer(store, model, prompts, 
     assert found["good"] == ["ok", None, 1]
     assert found["gone"] == ["failed", "picture_missing", 1]
     assert found["broken"][0] == "failed" and found["broken"][1].startswith("picture_")
+
+
+def test_an_engine_is_told_the_digest_of_a_picture_and_of_no_other_request(store, model, prompts, tmp_path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(buffer, "PNG")
+    reference, digest = PictureStore(store).save(buffer.getvalue())
+    put(store, "mug", pictures={"mug": (reference, digest)})
+    engine = ScriptedEngine()
+    run_stage(
+        DescribeStage(config_for(model, prompts), store, tmp_path / "work", start=lambda _: engine), lambda _: None
+    )
+    assert dict(zip(engine.asked, engine.digests, strict=True)) == {"Look.": digest, "mug": None}
 
 
 def test_a_template_that_fails_on_an_item_costs_no_other_item_its_answer(store, model, prompts, tmp_path) -> None:
