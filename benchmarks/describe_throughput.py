@@ -52,7 +52,8 @@ def main() -> None:
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO)
     config = DescribeConfig(
-        model=str(CHECKPOINT), engine=OfflineConfig(max_model_len=512, enforce_eager=True, kv_cache_gib=1)
+        model=str(CHECKPOINT),
+        engine=OfflineConfig(dtype=arguments.dtype, max_model_len=512, enforce_eager=True, kv_cache_gib=1),
     )
     shutil.rmtree(arguments.out, ignore_errors=True)
     engine = KeptEngine(config.model, None, {}, config.engine, pictures=True)  # type: ignore[arg-type]
@@ -79,7 +80,7 @@ def main() -> None:
     }
     OfflineEngine.close(engine)
     if arguments.one_by_one:
-        result["one_by_one"] = round(_one_by_one(requests[: arguments.one_by_one]), 2)
+        result["one_by_one"] = round(_one_by_one(requests[: arguments.one_by_one], arguments.dtype), 2)
     print(json.dumps({"requests": len(requests), "requests_per_second": result}))
 
 
@@ -88,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--one-by-one", type=int, default=0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of all sides' weights")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
@@ -155,13 +157,13 @@ def _mean(costs: list[Cost]) -> Cost:
     return statistics.mean(cost[0] for cost in costs), statistics.mean(cost[1] for cost in costs)
 
 
-def _one_by_one(requests: list[Request]) -> float:
+def _one_by_one(requests: list[Request], dtype: str) -> float:
     """Return requests a second of `transformers`, one request at a time."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(CHECKPOINT)
-    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, dtype=torch.bfloat16).eval()
+    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, dtype=getattr(torch, dtype)).eval()
     start = time.monotonic()
     for request in requests:
         content: list[dict[str, str]] = [{"type": "text", "text": request.user}]
@@ -169,7 +171,7 @@ def _one_by_one(requests: list[Request]) -> float:
         content += [] if pictures is None else [{"type": "image"}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         inputs = processor(text=text, images=pictures, return_tensors="pt", add_special_tokens=False)
-        inputs = inputs.to(torch.bfloat16)
+        inputs = inputs.to(model.dtype)
         with torch.inference_mode():
             model.generate(**inputs, max_new_tokens=request.sampling.max_tokens, do_sample=False)
     return len(requests) / (time.monotonic() - start)

@@ -38,7 +38,7 @@ SETTINGS = {
     "ingest": {"folder": "deliveries/day0", "columns": {"ignore": ["price"]}},
     "describe": {
         "model": str(ROOT / "sample_shop" / "tiny_vlm" / "checkpoint"),
-        "engine": {"kind": "offline", "kv_cache_gib": 1, "enforce_eager": True, "in_flight": 8},
+        "engine": {"kind": "offline", "dtype": "float32", "kv_cache_gib": 1, "enforce_eager": True, "in_flight": 8},
         "commit_seconds": 0.2,
     },
     "embed": {},

@@ -169,7 +169,9 @@ def stand_in_stage(store: Store, model: str, prompts: tuple[str, ...], folder: P
 
 def describe_with_vllm(url: str, prompts: tuple[str, ...], folder: Path) -> None:
     """Describe with the real engine, in this process."""
-    engine = OfflineConfig(max_model_len=512, enforce_eager=True, kv_cache_gib=1, in_flight=16, hang_seconds=10)
+    engine = OfflineConfig(
+        dtype="float32", max_model_len=512, enforce_eager=True, kv_cache_gib=1, in_flight=16, hang_seconds=10
+    )
     config = DescribeConfig(model=str(CHECKPOINT), prompts=prompts, engine=engine, commit_seconds=0.2, max_attempts=9)
     run_stage(DescribeStage(config, Store(url), folder, start=faulty_vllm), lambda progress: None)
 

@@ -26,7 +26,7 @@ from tasks.prompt_files import Sampling, load_prompt
 
 CHECKPOINT = Path(sample_shop.tiny_vlm.__file__).parent / "checkpoint"
 CONFIG = OfflineConfig(
-    max_model_len=512, enforce_eager=True, kv_cache_gib=1, max_num_seqs=8, in_flight=16, hang_seconds=4
+    dtype="float32", max_model_len=512, enforce_eager=True, kv_cache_gib=1, max_num_seqs=8, in_flight=16, hang_seconds=4
 )
 KEY = "a-key-that-is-never-logged"
 COLOUR = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
@@ -50,7 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(CHECKPOINT)]
     command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "512"]
-    command += ["--enforce-eager", "--kv-cache-memory-bytes", str(2**30), "--api-key", KEY]
+    command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(2**30), "--api-key", KEY]
     # As docs/prompts.md says: with free white space in JSON a weak model writes nothing else.
     command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
     command += ["--disable-uvicorn-access-log"]
