@@ -56,9 +56,9 @@ SEARCHED = ("full", "plain_sum", "id_only", "gru4rec_full", "gru4rec_id_only", "
 PEER = "rectools"  # files of model_peer_rectools_quality.py
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
-    "ml-100k": {"learning_rate": [0.004, 0.002], "dropout": [0.3], "id_dropout": [0.0]},
-    "microlens-25k": {"learning_rate": [0.002], "dropout": [0.3], "id_dropout": [0.0, 0.3]},
-    "sample_shop": {"learning_rate": [0.004, 0.002], "dropout": [0.3], "id_dropout": [0.0]},
+    "ml-100k": {"learning_rate": [0.004, 0.002], "id_dropout": [0.0]},
+    "microlens-25k": {"learning_rate": [0.002], "id_dropout": [0.0, 0.3]},
+    "sample_shop": {"learning_rate": [0.004, 0.002], "id_dropout": [0.0]},
 }
 RECIPES: dict[str, dict[str, object]] = {
     "ml-100k": {"max_epochs": 80, "patience": 5},
@@ -72,7 +72,7 @@ RECIPES: dict[str, dict[str, object]] = {
 }
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
 BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 100, "patience": 25, "batch_size": 32, "average_decay": 0.99}
-BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002, 0.004], "dropout": [0.3], "id_dropout": [0.0]}
+BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002, 0.004], "id_dropout": [0.0]}
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 
 
@@ -83,7 +83,6 @@ def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> Non
         "views": list(features.views),
         "max_length": LENGTHS[dataset.name],
         "id_dropout": point["id_dropout"],
-        "dropout": point["dropout"],
         **ROWS[row],
     }
     recipe = {**RECIPES[dataset.name], **(BERT4REC_RECIPE if row.startswith("bert4rec") else {})}
@@ -129,10 +128,11 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
 
 
 def grid_of(dataset: Path, row: str) -> list[Point]:
-    """Every point that is searched for a row; without content no ID is hidden, so that axis is one value."""
+    """Every point that is searched for a row; IDs alone are never hidden, so that axis is one value."""
     grid = BERT4REC_GRID if row.startswith("bert4rec") else GRIDS[dataset.name]
-    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    return [point for point in points if not (row.endswith("id_only") and point["id_dropout"])]
+    if row.endswith("id_only"):
+        grid = {**grid, "id_dropout": [0.0]}
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
 def path_of(dataset: Path, row: str, seed: int, point: Point) -> Path:
@@ -190,7 +190,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
             )
             cells.append("–" if row == other or not shared else paired(ours, theirs))
         epochs, seconds = (np.mean([run[name] for run in mine.values()]) for name in ("epochs", "cpu_seconds"))
-        point = f"{points[row]['learning_rate']}, {points[row]['id_dropout']}"
+        point = ", ".join(f"{points[row][name]}" for name in ("learning_rate", "id_dropout"))
         print(f"| {row} | {len(mine)} | {point} | {' | '.join(cells)} | {epochs:.0f} | {seconds:.0f} |")
     for row, mine in results.items():
         inside = {name: f"{np.mean([run['inside'][name] for run in mine.values()]):.3f}" for name in names_inside(mine)}

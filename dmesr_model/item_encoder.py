@@ -30,12 +30,19 @@ class ItemIdentity(nn.Module):
 
     With dropout, an item's ID is replaced by the unknown one in training, which so learns to stand for any item.
     Without dropout the unknown item gets the mean of all trained rows.
+
+    Args:
+        corrects_content: it is added to content, or joined with it: starts at nothing and is held to little (`id_decay`
+            of the optimizer), so that events decide how far an item departs from what its content says.
     """
 
-    def __init__(self, trained_items: int, streams: int, stream_width: int, dropout: float) -> None:
+    def __init__(
+        self, trained_items: int, streams: int, stream_width: int, dropout: float, corrects_content: bool
+    ) -> None:
         super().__init__()
         self.streams = streams
         self.dropout = dropout
+        self.corrects_content = corrects_content
         self.table = nn.Embedding(trained_items + 1, streams * stream_width)
 
     def forward(self, id_row_N: Tensor) -> Tensor:
@@ -82,7 +89,8 @@ class ItemEncoder(nn.Module):
             self.fusion = ItemFusion(self.width, config.heads, config.feedforward_multiple, config.dropout)
         self.identity: ItemIdentity | None = None
         if config.id_mode != "none":
-            self.identity = ItemIdentity(trained_items, config.stream_count, self.width, config.id_dropout)
+            has_content = len(self.pools) > 0
+            self.identity = ItemIdentity(trained_items, config.stream_count, self.width, config.id_dropout, has_content)
         concatenated = config.id_mode == "concatenated" and len(self.pools) > 0
         self.joint = nn.Linear(2 * self.width, self.width) if concatenated else None
 

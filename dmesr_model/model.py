@@ -47,6 +47,8 @@ class DMESR(nn.Module, ModelHubMixin):
         aligned = config.alignment_weight > 0 and len(config.views) > 1
         self.log_temperature = nn.Parameter(torch.tensor(config.alignment_temperature).log()) if aligned else None
         draw_initial_weights(self)
+        if self.items.identity is not None and self.items.identity.corrects_content:
+            nn.init.zeros_(self.items.identity.table.weight)
         if not self.backbone.causal:
             draw_open_attention(self.backbone)
 

@@ -259,8 +259,8 @@ def _warn_of_slow_dtype(llm: "LLM") -> None:
     x86 = current_platform.is_cpu() and current_platform.get_cpu_architecture() == CpuArchEnum.X86
     if x86 and dtype in (torch.bfloat16, torch.float16) and not torch.cpu._is_avx512_supported():
         logger.warning(
-            "This processor has no AVX-512, and computes %s slowly: describe.engine.dtype float32 answers several times "
-            "as fast, in twice the memory",
+            "This processor has no AVX-512, and computes %s slowly: describe.engine.dtype float32 answers several "
+            "times as fast, in twice the memory",
             str(dtype).removeprefix("torch."),
         )
 

@@ -1,6 +1,7 @@
 """The learning-rate schedule, by hand, and what is decayed."""
 
 import pytest
+import torch
 
 from dmesr_model.model import DMESR, ModelConfig
 from dmesr_model.optimizer import OptimizerConfig, build_optimizer, schedule_factor
@@ -13,11 +14,28 @@ def test_schedules_by_hand():
     assert schedule_factor(0, 10, OptimizerConfig(warmup_steps=0)) == 1
 
 
-def test_decay_spares_tables_norms_and_biases():
+def test_what_is_decayed_and_by_how_much():
     model = DMESR(ModelConfig(views=("text",), backbone="bert4rec", width=8), 12, ["a"])
-    decayed, plain = build_optimizer(model, OptimizerConfig(weight_decay=0.1)).param_groups
-    spared = {id(parameter) for parameter in plain["params"]}
-    names = {name for name, parameter in model.named_parameters() if id(parameter) in spared}
-    assert {"mask_SD", "items.identity.table.weight", "backbone.positions.position_TD", "backbone.norm.bias"} <= names
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
-    assert not any(name.endswith("outer.weight") for name in names)
+    optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1, id_decay=3.0))
+    names_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {group["weight_decay"]: {names_of[id(one)] for one in group["params"]} for group in optimizer.param_groups}
+    assert set().union(*names.values()) == set(names_of.values())
+    assert {"mask_SD", "backbone.positions.position_TD", "backbone.norm.bias"} <= names[0.0]
+    assert names[3.0] == {"items.identity.table.weight"}
+    assert names.keys() == {0.1, 0.0, 3.0}
+    assert not any(name.endswith("outer.weight") for name in names[0.0])
+
+
+def test_ids_alone_start_and_stay_as_they_are():
+    alone = DMESR(ModelConfig(views=(), use_segments=False), 12, ["a"])
+    beside = DMESR(ModelConfig(views=("text",), use_segments=False), 12, ["a"])
+    assert [bool(model.items.identity.table.weight.any()) for model in (alone, beside)] == [True, False]
+    for model, decayed in ((alone, False), (beside, True)):
+        with torch.no_grad():
+            model.items.identity.table.weight.fill_(1.0)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        build_optimizer(model, OptimizerConfig(learning_rate=0.01, id_decay=5.0)).step()
+        torch.testing.assert_close(
+            model.items.identity.table.weight, torch.full((2, 64), 0.95 if decayed else 1.0), check_device=False
+        )
