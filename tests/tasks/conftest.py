@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from dmesr_model.initial_weights import draw_initial_weights
 from dmesr_model.model import ModelConfig
 from dmesr_model.sequences import Sequences, leave_one_out
 from dmesr_model.trainer import build_model
@@ -95,7 +96,7 @@ class HandMadeShop:
         self.store.table(INTERACTIONS).append(self._frame(INTERACTIONS, rows))
 
     def pretend_to_train(self, config: TrainStageConfig) -> list[ModelRef]:
-        """Models with weights as the seed left them, where those trained on the present data would be."""
+        """Models with random weights, IDs included, where those trained on the present data would be."""
         dataset = Dataset(self.store, self.describe, self.embed, config.filters, self.work_folder)
         features, _ = open_features(dataset.features_folder())
         train = leave_one_out(Sequences.open(dataset.sequences_folder())).train
@@ -103,6 +104,8 @@ class HandMadeShop:
         for model in models:
             model.record_start(dataset.keys, datetime.now(UTC))
             made = build_model(features, train, ModelConfig(**model.settings["model"]), seed=model.seed)
+            if made.items.identity is not None:
+                draw_initial_weights(made.items.identity)
             made.save_pretrained(model.checkpoint)
             records = [{"epoch": 0, "step": 3, "loss": 2.5, "alignment_loss": 1.0, "validation_ndcg_at_10": 0.1}]
             records[0] |= {"samples_per_second": 100.0, "seconds": 1.0, "epoch_ended": True}
