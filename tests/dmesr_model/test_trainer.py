@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -42,9 +43,11 @@ def start_job(folder, output, epochs):
 def wait_for_step(output, process):
     """Until a checkpoint from the middle of an epoch stands on disk."""
     while process.poll() is None:
-        states = [json.loads(path.read_text()) for path in (output / "checkpoints").glob("step-*/state.json")]
-        if any(state["epoch"] >= 2 and state["step_in_epoch"] >= 3 for state in states):
-            return
+        for path in (output / "checkpoints").glob("step-*/state.json"):
+            with suppress(FileNotFoundError):  # the job drops old checkpoints meanwhile
+                state = json.loads(path.read_text())
+                if state["epoch"] >= 2 and state["step_in_epoch"] >= 3:
+                    return
         time.sleep(0.005)
     raise AssertionError("the job ended before it could be killed")
 
