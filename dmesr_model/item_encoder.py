@@ -87,11 +87,11 @@ class ItemEncoder(nn.Module):
         self.fusion: ItemFusion | None = None
         if config.fusion == "item" and config.stream_count == 2:
             self.fusion = ItemFusion(self.width, config.heads, config.feedforward_multiple, config.dropout)
+        has_content = len(self.pools) > 0
         self.identity: ItemIdentity | None = None
         if config.id_mode != "none":
-            has_content = len(self.pools) > 0
             self.identity = ItemIdentity(trained_items, config.stream_count, self.width, config.id_dropout, has_content)
-        concatenated = config.id_mode == "concatenated" and len(self.pools) > 0
+        concatenated = config.id_mode == "concatenated" and has_content
         self.joint = nn.Linear(2 * self.width, self.width) if concatenated else None
 
     def forward(self, items: ItemBatch) -> ItemTokens:
