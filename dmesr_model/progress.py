@@ -54,12 +54,13 @@ class ProgressLog:
     """Appends records to a file and to the log.
 
     Args:
-        resume_after: steps of the checkpoint that the run goes on from; later lines of an earlier attempt are dropped.
+        start: where the run goes on from; what an earlier attempt told of later steps, and of the end of an epoch that
+            this one ends again, is dropped.
     """
 
-    def __init__(self, path: Path, resume_after: int) -> None:
+    def __init__(self, path: Path, start: RunState) -> None:
         lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _is_before(line, resume_after)]
+        kept = [line for line in lines if _is_before(line, start)]
         replace_text(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
 
@@ -81,6 +82,12 @@ class ProgressLog:
         self._file.close()
 
 
+def open_curves(folder: Path, start: RunState) -> SummaryWriter:
+    """TensorBoard curves that go on at `start`; what an earlier attempt drew after it is hidden."""
+    epoch_is_drawn = start.step_in_epoch == 0
+    return SummaryWriter(str(folder), purge_step=start.step + epoch_is_drawn)
+
+
 def write_curves(curves: SummaryWriter, record: ProgressRecord) -> None:
     """Add the record to the TensorBoard curves."""
     curves.add_scalar("loss/next_item", record.loss, record.step)
@@ -90,9 +97,10 @@ def write_curves(curves: SummaryWriter, record: ProgressRecord) -> None:
         curves.add_scalar("validation/ndcg_at_10", record.validation_ndcg_at_10, record.step)
 
 
-def _is_before(line: str, resume_after: int) -> bool:
-    """False for lines after the checkpoint, and for the half line of a killed writer."""
+def _is_before(line: str, start: RunState) -> bool:
+    """False for what the run will tell again, and for the half line of a killed writer."""
     try:
-        return bool(json.loads(line)["step"] <= resume_after)
+        record = json.loads(line)
     except json.JSONDecodeError:
         return False
+    return bool(record["epoch"] < start.epoch if record["epoch_ended"] else record["step"] <= start.step)

@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dmesr_model.checkpoint import (
@@ -28,7 +27,7 @@ from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
 from dmesr_model.objective import LossConfig, Objective, StepLosses
 from dmesr_model.optimizer import OptimizerConfig, average_weights, build_optimizer, schedule_factor, seed_step
-from dmesr_model.progress import ProgressLog, ProgressRecord, describe_progress, write_curves
+from dmesr_model.progress import ProgressLog, ProgressRecord, describe_progress, open_curves, write_curves
 from dmesr_model.ranking import rank_targets
 from dmesr_model.run_setup import SplitName, build_model, claim_output, share_of_process, split_events
 from dmesr_model.sequences import Sequences
@@ -174,8 +173,8 @@ class Trainer:
         """Train to the end, from the newest checkpoint where there is one."""
         state = read_newest_checkpoint(self.checkpoints, self.model, self.optimizer, self.average)
         main = self.accelerator.is_main_process
-        progress = ProgressLog(self.output_dir / "progress.jsonl", resume_after=state.step) if main else None
-        curves = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=state.step) if main else None
+        progress = ProgressLog(self.output_dir / "progress.jsonl", state) if main else None
+        curves = open_curves(self.output_dir / "tensorboard", state) if main else None
         while not state.finished:
             state = self.train_epoch(state, progress)
             state, record = self._close_epoch(state)

@@ -1,10 +1,16 @@
-"""Which tests stay together when the suite runs in several processes (`pytest -n 2`)."""
+"""Which tests stay together when the suite runs in several processes (`pytest -n 2`), and with how many threads."""
+
+import os
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["report_page"]
+
+# Before torch and numba are imported, here and in every process that a test starts: as many threads as cores in each of two
+# test processes wait for each other, and take several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_NIGHT = "tests/flows/"  # tests of one small shop, whose night takes a minute to make
 

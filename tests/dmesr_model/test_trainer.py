@@ -12,12 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dmesr_model.encoding import encode_items, encode_sequences
 from dmesr_model.features import ItemFeatures
 from dmesr_model.model import DMESR, ModelConfig
 from dmesr_model.sequences import Sequences, leave_one_out
-from dmesr_model.trainer import TrainConfig, fit
+from dmesr_model.trainer import TrainConfig, Trainer, fit
 
 SMALL = ModelConfig(width=16, adapter_width=16, layers=1, max_length=12)
 
@@ -75,6 +76,30 @@ def test_a_killed_run_ends_like_an_undisturbed_one(toy_features, toy_sequences, 
     killed_end, end = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("killed", "undisturbed"))
     assert {**killed_end, "seconds": None} == {**end, "seconds": None}
     assert without_times(tmp_path / "killed") == without_times(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(("lost_epoch", "lost_step"), [(2, 0), (2, 1), (1, 4)])
+def test_each_epoch_is_told_once_wherever_a_run_dies(
+    lost_epoch, lost_step, toy_features, toy_sequences, tmp_path, monkeypatch
+):
+    """Four steps an epoch. (2, 0): epoch 1 was told, but not yet in a checkpoint, so that it ends a second time."""
+    save = Trainer._save
+
+    def die(trainer, state):
+        if (state.epoch, state.step_in_epoch) == (lost_epoch, lost_step):
+            raise KeyboardInterrupt
+        save(trainer, state)
+
+    config = TrainConfig(max_epochs=4, patience=4, batch_size=16, checkpoint_seconds=0)
+    assert fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / "undisturbed").steps == 16
+    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+        patches.setattr(Trainer, "_save", die)
+        fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / "killed")
+    time.sleep(1.1)  # TensorBoard orders its files by the second
+    fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / "killed")
+    assert without_times(tmp_path / "killed") == without_times(tmp_path / "undisturbed")
+    curves = EventAccumulator(str(tmp_path / "killed" / "tensorboard")).Reload()
+    assert [point.step for point in curves.Scalars("loss/next_item")] == [4, 8, 12, 16]
 
 
 def test_a_finished_run_returns_at_once(toy_features, toy_sequences, tmp_path):
