@@ -8,8 +8,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["report_page"]
 
-# Before torch and numba are imported, here and in every process that a test starts: as many threads as cores in each of two
-# test processes wait for each other, and take several times as long.
+# Before torch and numba are imported, here and in every process that a test starts: as many threads as cores in each
+# of two test processes wait for each other, and take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_NIGHT = "tests/flows/"  # tests of one small shop, whose night takes a minute to make
