@@ -63,7 +63,7 @@ GRIDS: dict[str, dict[str, list[float]]] = {
 RECIPES: dict[str, dict[str, object]] = {
     "ml-100k": {"max_epochs": 80, "patience": 5},
     "microlens-25k": {
-        "max_epochs": 30,
+        "max_epochs": 60,
         "patience": 3,
         "batch_size": 512,
         "loss": {"kind": "sampled_softmax", "negatives": 1024},
