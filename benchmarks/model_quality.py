@@ -63,8 +63,8 @@ GRIDS: dict[str, dict[str, list[float]]] = {
 RECIPES: dict[str, dict[str, object]] = {
     "ml-100k": {"max_epochs": 80, "patience": 5},
     "microlens-25k": {
-        "max_epochs": 60,
-        "patience": 3,
+        "max_epochs": 80,
+        "patience": 5,
         "batch_size": 512,
         "loss": {"kind": "sampled_softmax", "negatives": 1024},
     },
