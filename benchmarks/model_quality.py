@@ -39,6 +39,7 @@ ROWS: dict[str, dict[str, object]] = {
     "plain_sum": {"views": ["text"], "use_segments": False, "fusion": "none"},
     "id_only": ID_ONLY,
     "no_alignment": {"alignment_weight": 0.0},
+    "separate_streams": {"streams": "separate"},
     "no_fusion": {"fusion": "none"},
     "sequence_fusion": {"fusion": "sequence"},
     "no_original_text": {"use_segments": False},

@@ -16,8 +16,7 @@ class ItemTokens:
     """N encoded items.
 
     Args:
-        streams_SND: one vector an item and stream. With coarse views and segments S is 2 (g, e); with one of them, or
-            with the ID alone, S is 1.
+        streams_SND: one vector an item and stream. With separate streams S is 2 (g, e), else 1.
         coarse_NVD: the adapted coarse views before fusion, what alignment acts on; V is 0 without coarse views.
     """
 
@@ -64,6 +63,21 @@ class ItemIdentity(nn.Module):
         return torch.where(unknown_N[:, None], mean_W, id_NW)
 
 
+class SideJoin(nn.Module):
+    """g + w ⊙ e: the coarse side in full, and as much of the fine side as is learned for each number.
+
+    w starts at 0.1, as a LayerScale (Touvron et al. 2021) does: the fine side is to add to what the coarse side has
+    learned, not to learn the same beside it (docs/decisions/model-joined-streams.md).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale_D = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, coarse_ND: Tensor, fine_ND: Tensor) -> Tensor:
+        return coarse_ND + self.scale_D * fine_ND
+
+
 class ItemEncoder(nn.Module):
     """Encodes the items of a step once; positions and scores reuse the result.
 
@@ -85,8 +99,9 @@ class ItemEncoder(nn.Module):
             AttentionPool(self.width) for _ in range((self.view_count > 0) + config.use_segments)
         )
         self.fusion: ItemFusion | None = None
-        if config.fusion == "item" and config.stream_count == 2:
+        if config.fusion == "item" and config.has_both_sides:
             self.fusion = ItemFusion(self.width, config.heads, config.feedforward_multiple, config.dropout)
+        self.side_join = SideJoin(self.width) if config.has_both_sides and config.stream_count == 1 else None
         has_content = len(self.pools) > 0
         self.identity: ItemIdentity | None = None
         if config.id_mode != "none":
@@ -130,7 +145,8 @@ class ItemEncoder(nn.Module):
             (coarse_NVD, coarse_visible_NV), (fine_NLD, fine_visible_NL) = sides
             coarse_NVD, fine_NLD = self.fusion(coarse_NVD, fine_NLD, fine_visible_NL)
             sides = [(coarse_NVD, coarse_visible_NV), (fine_NLD, fine_visible_NL)]
-        return [pool(tokens, visible) for pool, (tokens, visible) in zip(self.pools, sides, strict=True)]
+        pooled = [pool(tokens, visible) for pool, (tokens, visible) in zip(self.pools, sides, strict=True)]
+        return pooled if self.side_join is None else [self.side_join(*pooled)]
 
     def _join(self, content_ND: Tensor, id_ND: Tensor) -> Tensor:
         if self.joint is not None:

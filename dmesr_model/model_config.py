@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 BackboneName = Literal["sasrec", "bert4rec", "gru4rec"]
 IdMode = Literal["none", "added", "concatenated"]
 FusionLevel = Literal["item", "sequence", "none"]
+Streams = Literal["joined", "separate"]
 Positions = Literal["from_end", "from_start"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -29,6 +30,11 @@ class ModelConfig(BaseModel):
     fusion: FusionLevel = Field(
         default="item", description="Where coarse and fine meet: tokens of an item, the views' sequences, or nowhere."
     )
+    streams: Streams = Field(
+        default="joined",
+        description="The coarse and the fine side of an item as one stream of full width, or as two that "
+        "share the width and meet in the score alone; fusion of sequences needs two.",
+    )
     id_mode: IdMode = Field(
         default="added", description="How an ID embedding joins; 'none' scores unseen items like any other."
     )
@@ -40,7 +46,7 @@ class ModelConfig(BaseModel):
     )
     alignment_temperature: float = Field(default=0.1, gt=0, description="Start of the learnable InfoNCE temperature.")
     width: Count = Field(
-        default=64, description="Numbers of a served vector; with two streams each is d = width / 2 wide."
+        default=64, description="Numbers of a served vector; of two streams each has half, d = width / 2."
     )
     adapter_width: Count = Field(
         default=128, description="h, hidden numbers of an adapter, between encoder width and d."
@@ -59,9 +65,14 @@ class ModelConfig(BaseModel):
     )
 
     @property
+    def has_both_sides(self) -> bool:
+        """An item has coarse views and its own text."""
+        return self.views != () and self.use_segments
+
+    @property
     def stream_count(self) -> int:
-        """Two views of a sequence where an item has coarse views and its own text; else one."""
-        return 2 if self.views != () and self.use_segments else 1
+        """Two views of a sequence where both sides have a stream of their own; else one."""
+        return 2 if self.has_both_sides and (self.streams == "separate" or self.fusion == "sequence") else 1
 
     @property
     def stream_width(self) -> int:

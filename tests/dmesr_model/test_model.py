@@ -16,8 +16,10 @@ ABLATIONS = {
     "full": {},
     "bert4rec": {"backbone": "bert4rec"},
     "gru4rec": {"backbone": "gru4rec"},
+    "separate streams": {"streams": "separate"},
     "sequence fusion": {"fusion": "sequence"},
     "no fusion": {"fusion": "none"},
+    "no fusion of separate streams": {"fusion": "none", "streams": "separate"},
     "no alignment": {"alignment_weight": 0.0},
     "no original text": {"use_segments": False},
     "image alone": {"views": ("image",)},
@@ -70,7 +72,7 @@ def weighs_one_token(name, model):
     return len(model.config.views) == 1 and any(part in name for part in weighing)
 
 
-@pytest.mark.parametrize("ablation", ["full", "gru4rec", "sequence fusion", "id only"])
+@pytest.mark.parametrize("ablation", ["full", "gru4rec", "separate streams", "sequence fusion", "id only"])
 def test_no_leak_from_the_future(ablation, toy_features):
     model = build(toy_features(), **ABLATIONS[ablation]).eval()
     tokens, valid = (
@@ -147,7 +149,7 @@ def test_impossible_configs_are_refused():
     with pytest.raises(ValueError, match="nothing to encode"):
         ModelConfig(views=(), use_segments=False, id_mode="none")
     with pytest.raises(ValueError, match="not divisible by 4: 2 streams of 2 heads"):
-        ModelConfig(width=10, heads=2)
+        ModelConfig(width=10, heads=2, streams="separate")
     with pytest.raises(ValueError, match="not divisible by 2: 1 streams of 2 heads"):
         ModelConfig(views=(), width=9, heads=2)
     with pytest.raises(ValueError, match="extra"):
