@@ -38,7 +38,8 @@ def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress)
 @contextmanager
 def _started(model: ModelRef, log: IO[bytes], threads: int | None) -> Iterator[subprocess.Popen[bytes]]:
     """Start the training; it ends with this process, and where the block is left early."""
-    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    # Threads that spin while they wait cost many times the work on shared cores: docs/decisions/train-waiting-threads.md
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "TQDM_DISABLE": "1"}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     command = [sys.executable, "-m", "tasks.attached", "dmesr_model.train", str(model.folder / "job.json")]

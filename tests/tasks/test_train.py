@@ -68,6 +68,7 @@ def test_killed_training_goes_on_and_is_then_up_to_date(lively_shop) -> None:
     while not list(models.glob("*/checkpoints/step-*/state.json")):
         assert victim.poll() is None
         time.sleep(0.02)
+    assert {process.environ()["OMP_WAIT_POLICY"] for process in trainers(lively_shop.work_folder)} == {"passive"}
     victim.kill()
     victim.wait()
     _wait_until(lambda: not trainers(lively_shop.work_folder))  # the training ends with its parent
