@@ -38,7 +38,7 @@ def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress)
 @contextmanager
 def _started(model: ModelRef, log: IO[bytes], threads: int | None) -> Iterator[subprocess.Popen[bytes]]:
     """Start the training; it ends with this process, and where the block is left early."""
-    # Threads that spin while they wait cost many times the work on shared cores: docs/decisions/train-waiting-threads.md
+    # Threads that spin while they wait cost dearly on shared cores: docs/decisions/train-waiting-threads.md
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "TQDM_DISABLE": "1"}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
