@@ -69,9 +69,11 @@ def export_events(dataset: Path, path: Path, length: int, threads: int, recbole_
 
 def time_peer(python: Path, script: str, events: Path, amount: int, threads: int) -> dict[str, float]:
     """The last epoch that the peer's script reports."""
-    command = [str(python), str(Path(__file__).with_name(script)), str(events), str(amount)]
+    command = [str(python.absolute()), str(Path(__file__).resolve().with_name(script)), str(events), str(amount)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": ""}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, env=environment, cwd=events.parent, stdout=subprocess.PIPE, text=True, check=True
+    )  # RecBole writes logs where it runs
     last: dict[str, float] = json.loads(done.stdout.splitlines()[-1])[-1]
     return last
 

@@ -64,7 +64,7 @@ class ItemIdentity(nn.Module):
 
 
 class SideJoin(nn.Module):
-    """g + w ⊙ e: the coarse side in full, and as much of the fine side as is learned for each number.
+    """g + w ⊙ e, each [N, D]: the coarse side in full, and as much of the fine side as is learned for each number.
 
     w starts at 0.1, as a LayerScale (Touvron et al. 2021) does: the fine side is to add to what the coarse side has
     learned, not to learn the same beside it (docs/decisions/model-joined-streams.md).

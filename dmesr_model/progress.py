@@ -84,8 +84,8 @@ class ProgressLog:
 
 def open_curves(folder: Path, start: RunState) -> SummaryWriter:
     """TensorBoard curves that go on at `start`; what an earlier attempt drew after it is hidden."""
-    epoch_is_drawn = start.step_in_epoch == 0
-    return SummaryWriter(str(folder), purge_step=start.step + epoch_is_drawn)
+    first_to_draw = start.step + 1 if start.step_in_epoch == 0 else start.step  # an epoch is drawn at its last step
+    return SummaryWriter(str(folder), purge_step=first_to_draw)
 
 
 def write_curves(curves: SummaryWriter, record: ProgressRecord) -> None:

@@ -143,7 +143,7 @@ class Tab:
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     """A tab of headless Chromium; the test is skipped where there is none."""
     if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+        pytest.skip("looks at the page in a browser, and Chromium is not installed (Debian: apt-get install chromium)")
     profile = tmp_path_factory.mktemp("chromium")
     command = [CHROMIUM, *QUIET, f"--user-data-dir={profile}", "about:blank"]
     with (profile / "log").open("w") as log:

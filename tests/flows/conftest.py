@@ -309,7 +309,7 @@ def deployed_in() -> Callable[..., contextlib.AbstractContextManager[Operations]
 def postgres(tmp_path: Path) -> Iterator[str]:
     """A PostgreSQL server of its own, as Debian packages it; the connection URL for Prefect."""
     if not POSTGRES:
-        pytest.skip("needs PostgreSQL: apt install postgresql")
+        pytest.skip("runs Prefect on PostgreSQL, which is not installed (Debian: apt-get install postgresql)")
     user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     folder, port, control = Path(tempfile.gettempdir(), f"dmesr-postgres-{os.getpid()}"), free_port(), str(POSTGRES[-1])
     subprocess.run([*user, control, "-D", str(folder), "initdb", "-o", "--auth=trust --username=prefect"], check=True)

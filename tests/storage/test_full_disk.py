@@ -31,14 +31,14 @@ def events_of(start: int, count: int) -> pl.DataFrame:
 def mount(folder: Path, *options: str) -> None:
     answer = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
     if answer.returncode:
-        pytest.skip(f"needs to mount a small disk: {answer.stderr.strip()}")
+        pytest.skip(f"needs a small disk, and mounting one is not allowed here: {answer.stderr.strip()}")
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte."""
     if os.geteuid() != 0:
-        pytest.skip("needs to mount a small disk")
+        pytest.skip("needs a small disk, which only root may mount: run this file as root, in a container for instance")
     mount(tmp_path, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)

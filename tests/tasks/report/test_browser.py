@@ -30,10 +30,6 @@ def page(reported_shop, small_models) -> Path:
     return report_path(shop.work_folder)
 
 
-def test_the_page_in_a_browser(page: Path, tab) -> None:
-    check_page(tab, page)
-
-
-@pytest.mark.parametrize("report", NAMED_REPORTS, ids=str)
-def test_a_named_report_in_a_browser(report: Path, tab) -> None:
-    check_page(tab, report)
+@pytest.mark.parametrize("named", [None, *NAMED_REPORTS], ids=str)
+def test_the_page_in_a_browser(named: Path | None, page: Path, tab) -> None:
+    check_page(tab, named or page)
