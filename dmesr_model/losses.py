@@ -1,20 +1,26 @@
-"""Next-item losses. Each returns one value a target, in nats; `targets` are M positions whose next item is known."""
+"""Next-item losses, in nats, of M positions whose next item is known."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
-def full_softmax(score_MN: Tensor, target_M: Tensor) -> Tensor:
-    """Cross-entropy over all N items: −s₊ + log Σⱼ exp(sⱼ). [M]"""
-    return functional.cross_entropy(score_MN.float(), target_M, reduction="none")
+def full_softmax(user_MW: Tensor, item_NW: Tensor, target_M: Tensor) -> Tensor:
+    """Cross-entropy over all N items, summed over the positions: Σ (−s₊ + log Σⱼ exp(sⱼ)) with s = user · item.
+
+    Scores are made and differentiated a block of positions at a time, so that memory does not grow with M · N, and
+    stay in the processor's cache (docs/decisions/model-blockwise-softmax.md).
+    """
+    return functional.linear_cross_entropy(
+        user_MW.float(), item_NW.float(), target_M, reduction="sum", options=nn.LinearCrossEntropyOptions()
+    )
 
 
 def sampled_softmax(positive_M: Tensor, negative_MK: Tensor, log_count_K: Tensor, hit_MK: Tensor) -> Tensor:
     """Cross-entropy with its sum over items estimated from K negatives (Bengio & Senécal 2008; logQ: Yi et al. 2019).
 
     The positive is certain to be in the sum and stays uncorrected; negative k stands for exp(−log_count_K[k]) items, so
-    with all items as negatives (log_count 0) this is `full_softmax`.
+    with all items as negatives (log_count 0) this is a term of `full_softmax`.
 
     Args:
         positive_M, negative_MK: scores.

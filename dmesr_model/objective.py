@@ -107,20 +107,21 @@ class Objective(nn.Module):
         users_MW = functional.embedding(batch.scored_M, users_BTW.flatten(0, 1))
         item_NW = tokens.streams_SND.transpose(0, 1).flatten(start_dim=1)
         share = self.processes / max(batch.target_count, 1)
-        next_item = self._next_item_losses(users_MW, item_NW, batch).sum() * share
+        next_item = self._next_item_loss(users_MW, item_NW, batch) * share
         alignment = self._alignment(tokens.coarse_NVD, batch)
         total = next_item + self.model.config.alignment_weight * alignment
         return StepLosses(total, next_item.detach(), alignment.detach())
 
-    def _next_item_losses(self, users_MW: Tensor, item_NW: Tensor, batch: StepBatch) -> Tensor:
+    def _next_item_loss(self, users_MW: Tensor, item_NW: Tensor, batch: StepBatch) -> Tensor:
+        """Summed over this process's targets."""
         if batch.negative_K is None:
-            return full_softmax(users_MW @ item_NW.T, batch.target_M)
+            return full_softmax(users_MW, item_NW, batch.target_M)
         positive_M = (users_MW * functional.embedding(batch.target_M, item_NW)).sum(dim=-1)
         negative_MK = users_MW @ functional.embedding(batch.negative_K, item_NW).T
         hit_MK = batch.target_M[:, None] == batch.negative_K
         if self.loss.kind == "sampled_softmax":
-            return sampled_softmax(positive_M, negative_MK, batch.log_count_K, hit_MK)
-        return generalised_bce(positive_M, negative_MK, hit_MK, self.beta)
+            return sampled_softmax(positive_M, negative_MK, batch.log_count_K, hit_MK).sum()
+        return generalised_bce(positive_M, negative_MK, hit_MK, self.beta).sum()
 
     def _alignment(self, coarse_NVD: Tensor, batch: StepBatch) -> Tensor:
         """Over the aligned items of all processes, with the gradient of this process's items times the processes."""

@@ -8,23 +8,40 @@ from dmesr_model.losses import binary_cross_entropy, full_softmax, gbce_beta, ge
 
 
 @pytest.fixture
-def scores():
+def vectors():
     torch.manual_seed(0)
-    return torch.randn(5, 9), torch.tensor([0, 3, 8, 3, 1])
+    user_MW, item_NW = torch.randn(50, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+    return user_MW, item_NW, torch.randint(9, (50,))
 
 
-def test_full_softmax_formula(scores):
-    score_MN, target_M = scores
-    by_hand = [np.log(np.exp(row).sum()) - row[target] for row, target in zip(score_MN.numpy(), target_M, strict=True)]
-    assert full_softmax(score_MN, target_M).numpy() == pytest.approx(np.array(by_hand), rel=1e-5)
+def test_full_softmax_formula(vectors):
+    user_MW, item_NW, target_M = vectors
+    score_MN = (user_MW @ item_NW.T).detach().numpy()
+    by_hand = [np.log(np.exp(row).sum()) - row[target] for row, target in zip(score_MN, target_M, strict=True)]
+    assert float(full_softmax(user_MW, item_NW, target_M).detach()) == pytest.approx(sum(by_hand), rel=1e-5)
 
 
-def test_sampled_softmax_with_all_items_is_full_softmax(scores):
-    score_MN, target_M = scores
+def test_full_softmax_gradient_is_that_of_its_formula(vectors):
+    user_MW, item_NW, target_M = vectors
+    blockwise = torch.autograd.grad(0.25 * full_softmax(*vectors), (user_MW, item_NW))
+    score_MN = user_MW @ item_NW.T
+    plain = score_MN.logsumexp(dim=1) - score_MN[torch.arange(50), target_M]
+    torch.testing.assert_close(blockwise, torch.autograd.grad(0.25 * plain.sum(), (user_MW, item_NW)))
+
+
+def test_full_softmax_is_in_full_precision_under_autocast(vectors):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = full_softmax(*vectors)
+    torch.testing.assert_close(mixed, full_softmax(*vectors))
+
+
+def test_sampled_softmax_with_all_items_is_full_softmax(vectors):
+    user_MW, item_NW, target_M = vectors
+    score_MN = user_MW @ item_NW.T
     positive_M = score_MN.gather(1, target_M[:, None])[:, 0]
     hit_MN = target_M[:, None] == torch.arange(9)
-    sampled = sampled_softmax(positive_M, score_MN, torch.zeros(9), hit_MN)
-    torch.testing.assert_close(sampled, full_softmax(score_MN, target_M))
+    sampled_M = sampled_softmax(positive_M, score_MN, torch.zeros(9), hit_MN)
+    torch.testing.assert_close(sampled_M.sum(), full_softmax(*vectors))
 
 
 def test_sampled_softmax_corrects_by_the_expected_count():

@@ -60,6 +60,6 @@ def test_training_scores_what_is_served(fusion, toy_features):
     loss = step_loss(features, Sequences.from_histories([history], "a"), model, kind="softmax").next_item
     items = encode_items(model, features)
     prefixes = Sequences.from_histories([history[:length] for length in range(1, 8)], "abcdefg")
-    scores_MN = torch.from_numpy(encode_sequences(model, items, prefixes) @ items.T)
+    user_MW, item_NW = torch.from_numpy(encode_sequences(model, items, prefixes)), torch.from_numpy(items)
     # item 1 is only ever a history event, but it has a training event, so it is a candidate, too
-    torch.testing.assert_close(loss, full_softmax(scores_MN, torch.arange(1, 8)).mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, full_softmax(user_MW, item_NW, torch.arange(1, 8)) / 7, rtol=1e-4, atol=1e-5)
