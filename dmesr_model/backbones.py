@@ -54,7 +54,11 @@ class SASRec(nn.Module):
 
 
 class BERT4Rec(nn.Module):
-    """Bidirectional self-attention (Sun et al. 2019); trained to fill masked positions, predicts at a mask put last."""
+    """Bidirectional self-attention (Sun et al. 2019); trained to fill masked positions, predicts at a mask put last.
+
+    Tokens are normed before their positions are added: a mask finds its neighbours by position alone, and item vectors
+    with content grow ten times as long as positions (docs/decisions/model-bert4rec.md).
+    """
 
     causal = False
 
@@ -62,6 +66,8 @@ class BERT4Rec(nn.Module):
         self, width: int, layers: int, heads: int, multiple: int, dropout: float, positions: PositionEmbedding
     ) -> None:
         super().__init__()
+        self.token_norm = nn.LayerNorm(width)
+        nn.init.constant_(self.token_norm.weight, INITIAL_STD * width**0.5)
         self.positions = positions
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads, multiple, dropout) for _ in range(layers))
@@ -69,7 +75,7 @@ class BERT4Rec(nn.Module):
 
     def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """Hidden states [B, T, D]; every state depends on every valid token. Each row needs a valid token."""
-        states_BTD = self.dropout(self.positions(tokens_BTD, valid_BT))
+        states_BTD = self.dropout(self.positions(self.token_norm(tokens_BTD), valid_BT))
         for block in self.blocks:
             states_BTD = block(states_BTD, visible_BTT=valid_BT[:, None, :])
         return self.norm(states_BTD)
@@ -101,7 +107,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if config.backbone == "gru4rec":
         return GRU4Rec(config.stream_width, config.layers, config.dropout)
     attention_backbone = SASRec if config.backbone == "sasrec" else BERT4Rec
-    # BERT4Rec finds a mask's neighbours by position alone, so its positions start as long as the scaled item tokens.
+    # BERT4Rec's positions start as long as its normed tokens; SASRec's, which a causal mask tells apart, short.
     std = INITIAL_STD if config.backbone == "sasrec" else INITIAL_STD * config.stream_width**0.5
     positions = PositionEmbedding(config.max_length, config.stream_width, config.positions, std)
     return attention_backbone(

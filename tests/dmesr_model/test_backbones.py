@@ -54,7 +54,7 @@ def test_bert4rec_equals_torch_layers_with_a_padding_mask():
     backbone = attention_backbone(BERT4Rec)
     tokens, valid = ragged([6, 4])
     numbers = torch.tensor([[5, 4, 3, 2, 1, 0], [3, 2, 1, 0, 0, 0]])  # from the most recent event
-    states = tokens + backbone.positions.position_TD[numbers]
+    states = backbone.token_norm(tokens) + backbone.positions.position_TD[numbers]
     for block in backbone.blocks:
         states = torch_layer(block)(states, src_key_padding_mask=~valid)
     torch.testing.assert_close(backbone(tokens, valid)[valid], backbone.norm(states)[valid], rtol=1e-4, atol=1e-5)
