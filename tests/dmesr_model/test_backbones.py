@@ -60,6 +60,12 @@ def test_bert4rec_equals_torch_layers_with_a_padding_mask():
     torch.testing.assert_close(backbone(tokens, valid)[valid], backbone.norm(states)[valid], rtol=1e-4, atol=1e-5)
 
 
+def test_bert4rec_sees_positions_however_long_its_tokens_are():
+    backbone = attention_backbone(BERT4Rec).eval()
+    tokens, valid = ragged([6, 4])
+    torch.testing.assert_close(backbone(30 * tokens, valid), backbone(tokens, valid), rtol=1e-3, atol=1e-3)
+
+
 def test_gru4rec_equals_its_equations():
     """Cho et al. 2014 as PyTorch writes it: n uses r after the hidden product."""
     torch.manual_seed(0)
