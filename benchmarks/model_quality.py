@@ -72,7 +72,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "sample_shop": {"max_epochs": 80, "patience": 5},
 }
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
-BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 100, "patience": 15, "batch_size": 32, "average_decay": 0.99}
+BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 100, "patience": 25, "batch_size": 32, "average_decay": 0.99}
 BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002, 0.004], "id_dropout": [0.0]}
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 

@@ -57,7 +57,7 @@ class BERT4Rec(nn.Module):
     """Bidirectional self-attention (Sun et al. 2019); trained to fill masked positions, predicts at a mask put last.
 
     Tokens are normed before their positions are added: a mask finds its neighbours by position alone, and item vectors
-    with content grow ten times as long as positions. They start twice as long (docs/decisions/model-bert4rec.md).
+    with content grow ten times as long as positions. They start three times as long (docs/decisions/model-bert4rec.md).
     """
 
     causal = False
@@ -67,7 +67,7 @@ class BERT4Rec(nn.Module):
     ) -> None:
         super().__init__()
         self.token_norm = nn.LayerNorm(width)
-        nn.init.constant_(self.token_norm.weight, 2 * INITIAL_STD * width**0.5)
+        nn.init.constant_(self.token_norm.weight, 3 * INITIAL_STD * width**0.5)
         self.positions = positions
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads, multiple, dropout) for _ in range(layers))
@@ -107,7 +107,7 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if config.backbone == "gru4rec":
         return GRU4Rec(config.stream_width, config.layers, config.dropout)
     attention_backbone = SASRec if config.backbone == "sasrec" else BERT4Rec
-    # BERT4Rec's positions start half as long as its normed tokens; SASRec's, which a causal mask tells apart, short.
+    # BERT4Rec's positions start a third as long as its normed tokens; SASRec's, which a causal mask tells apart, short.
     std = INITIAL_STD if config.backbone == "sasrec" else INITIAL_STD * config.stream_width**0.5
     positions = PositionEmbedding(config.max_length, config.stream_width, config.positions, std)
     return attention_backbone(
