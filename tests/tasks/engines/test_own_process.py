@@ -19,7 +19,7 @@ def request(user: str) -> Request:
     return Request(user, None, user, None, Sampling())
 
 
-def wait_for(engine: ProcessEngine, number: int, seconds: float = 30.0) -> dict[str, Completion]:
+def wait_for(engine: ProcessEngine, number: int, seconds: float = 120.0) -> dict[str, Completion]:
     found: dict[str, Completion] = {}
     deadline = time.monotonic() + seconds
     while len(found) < number and time.monotonic() < deadline:
@@ -30,7 +30,7 @@ def wait_for(engine: ProcessEngine, number: int, seconds: float = 30.0) -> dict[
 @pytest.fixture(scope="module")
 def engine(answering_server) -> Iterator[ProcessEngine]:
     config = EndpointConfig(url=answering_server.url, api_key_variable="CUDA_VISIBLE_DEVICES", concurrency=4)
-    running = ProcessEngine(partial(EndpointEngine, "m", config), {"CUDA_VISIBLE_DEVICES": "3"}, silent_seconds=2)
+    running = ProcessEngine(partial(EndpointEngine, "m", config), {"CUDA_VISIBLE_DEVICES": "3"}, silent_seconds=120)
     yield running
     running.close()
 
@@ -48,7 +48,10 @@ def test_it_answers_from_its_own_process_with_its_own_environment(engine: Proces
     assert os.environ.get("CUDA_VISIBLE_DEVICES") != "3"
 
 
-def test_a_process_that_stands_still_hangs_and_one_that_ended_died(engine: ProcessEngine) -> None:
+def test_a_process_that_stands_still_hangs_and_one_that_ended_died(
+    engine: ProcessEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_silent_seconds", 1)
     pid = engine._process.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
