@@ -41,6 +41,7 @@ ROWS: dict[str, dict[str, object]] = {
     "no_alignment": {"alignment_weight": 0.0},
     "separate_streams": {"streams": "separate"},
     "no_fusion": {"fusion": "none"},
+    "fusion_with_feed_forward": {"fusion_feedforward_multiple": 1},
     "sequence_fusion": {"fusion": "sequence"},
     "no_original_text": {"use_segments": False},
     "text_view_alone": {"views": ["text"]},
@@ -62,14 +63,14 @@ GRIDS: dict[str, dict[str, list[float]]] = {
     "sample_shop": {"learning_rate": [0.004, 0.002], "id_dropout": [0.0]},
 }
 RECIPES: dict[str, dict[str, object]] = {
-    "ml-100k": {"max_epochs": 80, "patience": 5},
+    "ml-100k": {"max_epochs": 80},
     "microlens-25k": {
         "max_epochs": 80,
         "patience": 5,
         "batch_size": 512,
         "loss": {"kind": "sampled_softmax", "negatives": 1024},
     },
-    "sample_shop": {"max_epochs": 80, "patience": 5},
+    "sample_shop": {"max_epochs": 80},
 }
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
 BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 100, "patience": 25, "batch_size": 32, "average_decay": 0.99}

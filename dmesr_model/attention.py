@@ -81,16 +81,42 @@ class SelfAttentionBlock(nn.Module):
         return states_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(states_BTD)))
 
 
+class LayerScale(nn.Module):
+    """w ⊙ x, w learned for each of D numbers, from 0.1 (Touvron et al. 2021): what is added to a sum starts small.
+
+    It is to add to what the sum already says, not to learn the same beside it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale_D = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, added: Tensor) -> Tensor:
+        """Any shape that ends in D."""
+        return self.scale_D * added
+
+
 class CrossAttentionBlock(nn.Module):
-    """One direction of the fusion: x + attention(norm(x), norm(memory)), then x + feed_forward(norm(x))."""
+    """One direction of the fusion: x + w ⊙ attention(norm(x), norm(memory)), and a feed-forward layer likewise.
+
+    Without the scale and with a feed-forward layer a fused item model learns its items by heart
+    (docs/decisions/model-light-fusion.md).
+
+    Args:
+        multiple: hidden width of the feed-forward layer in multiples of `width`; 0: there is none.
+    """
 
     def __init__(self, width: int, heads: int, multiple: int, dropout: float) -> None:
         super().__init__()
         self.query_norm = nn.LayerNorm(width)
         self.memory_norm = nn.LayerNorm(width)
         self.attention = MultiHeadAttention(width, heads)
-        self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, multiple, dropout)
+        self.attention_scale = LayerScale(width)
+        self.feed_forward: nn.Sequential | None = None
+        if multiple:
+            self.feed_forward = nn.Sequential(
+                nn.LayerNorm(width), FeedForward(width, multiple, dropout), LayerScale(width)
+            )
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -98,8 +124,8 @@ class CrossAttentionBlock(nn.Module):
     ) -> Tensor:
         """Shapes as in MultiHeadAttention.forward; returns [B, T, D]."""
         attended_BTD = self.attention(self.query_norm(states_BTD), self.memory_norm(memory_BSD), visible_BTS, causal)
-        states_BTD = states_BTD + self.dropout(attended_BTD)
-        return states_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(states_BTD)))
+        states_BTD = states_BTD + self.dropout(self.attention_scale(attended_BTD))
+        return states_BTD if self.feed_forward is None else states_BTD + self.dropout(self.feed_forward(states_BTD))
 
     def weights(self, states_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor) -> Tensor:
         """How much each state looks at each memory slot, averaged over heads: [B, T, S], rows sum to 1."""

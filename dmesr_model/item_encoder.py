@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dmesr_model.adapters import Adapter, SourceRows
+from dmesr_model.attention import LayerScale
 from dmesr_model.fusion import AttentionPool, ItemFusion
 from dmesr_model.item_batches import UNKNOWN_ROW, ItemBatch
 from dmesr_model.model_config import ModelConfig
@@ -63,21 +64,6 @@ class ItemIdentity(nn.Module):
         return torch.where(unknown_N[:, None], mean_W, id_NW)
 
 
-class SideJoin(nn.Module):
-    """g + w ⊙ e, each [N, D]: the coarse side in full, and as much of the fine side as is learned for each number.
-
-    w starts at 0.1, as a LayerScale (Touvron et al. 2021) does: the fine side is to add to what the coarse side has
-    learned, not to learn the same beside it (docs/decisions/model-joined-streams.md).
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale_D = nn.Parameter(torch.full((width,), 0.1))
-
-    def forward(self, coarse_ND: Tensor, fine_ND: Tensor) -> Tensor:
-        return coarse_ND + self.scale_D * fine_ND
-
-
 class ItemEncoder(nn.Module):
     """Encodes the items of a step once; positions and scores reuse the result.
 
@@ -100,8 +86,8 @@ class ItemEncoder(nn.Module):
         )
         self.fusion: ItemFusion | None = None
         if config.fusion == "item" and config.has_both_sides:
-            self.fusion = ItemFusion(self.width, config.heads, config.feedforward_multiple, config.dropout)
-        self.side_join = SideJoin(self.width) if config.has_both_sides and config.stream_count == 1 else None
+            self.fusion = ItemFusion(self.width, config.heads, config.fusion_feedforward_multiple, config.dropout)
+        self.fine_scale = LayerScale(self.width) if config.has_both_sides and config.stream_count == 1 else None
         has_content = len(self.pools) > 0
         self.identity: ItemIdentity | None = None
         if config.id_mode != "none":
@@ -146,7 +132,10 @@ class ItemEncoder(nn.Module):
             coarse_NVD, fine_NLD = self.fusion(coarse_NVD, fine_NLD, fine_visible_NL)
             sides = [(coarse_NVD, coarse_visible_NV), (fine_NLD, fine_visible_NL)]
         pooled = [pool(tokens, visible) for pool, (tokens, visible) in zip(self.pools, sides, strict=True)]
-        return pooled if self.side_join is None else [self.side_join(*pooled)]
+        if self.fine_scale is None:
+            return pooled
+        coarse_ND, fine_ND = pooled
+        return [coarse_ND + self.fine_scale(fine_ND)]  # docs/decisions/model-joined-streams.md
 
     def _join(self, content_ND: Tensor, id_ND: Tensor) -> Tensor:
         if self.joint is not None:

@@ -36,7 +36,7 @@ class DMESR(nn.Module, ModelHubMixin):
         self.items = ItemEncoder(config, encoder_width, len(self.item_ids))
         fused_sequences = config.fusion == "sequence" and config.stream_count == 2
         self.sequence_fusion = (
-            SequenceFusion(config.stream_width, config.heads, config.feedforward_multiple, config.dropout)
+            SequenceFusion(config.stream_width, config.heads, config.fusion_feedforward_multiple, config.dropout)
             if fused_sequences
             else None
         )

@@ -56,6 +56,9 @@ class ModelConfig(BaseModel):
     feedforward_multiple: Count = Field(
         default=1, description="Hidden width of a feed-forward layer, in multiples of d."
     )
+    fusion_feedforward_multiple: int = Field(
+        default=0, ge=0, description="The same for the feed-forward layers of the fusion; 0: it has none."
+    )
     positions: Positions = Field(
         default="from_end", description="What a position embedding counts from; GRU4Rec has none."
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmesr_model.attention import MultiHeadAttention
+from dmesr_model.attention import CrossAttentionBlock, MultiHeadAttention
 from dmesr_model.fusion import AttentionPool, ItemFusion, SequenceFusion
 
 WIDTH, HEADS = 8, 2
@@ -23,7 +23,7 @@ def torch_attention(attention: MultiHeadAttention) -> nn.MultiheadAttention:
 @pytest.fixture
 def fusion():
     torch.manual_seed(0)
-    return ItemFusion(WIDTH, HEADS, 2, 0.0)
+    return ItemFusion(WIDTH, HEADS, multiple=0, dropout=0.0)
 
 
 def test_item_fusion_equals_torch_attention_in_both_directions(fusion):
@@ -36,14 +36,27 @@ def test_item_fusion_equals_torch_attention_in_both_directions(fusion):
     attended, weights = torch_attention(block.attention)(
         block.query_norm(coarse), memory, memory, key_padding_mask=~present
     )
-    states = coarse + attended
-    torch.testing.assert_close(fused_coarse, states + block.feed_forward(block.feed_forward_norm(states)))
+    torch.testing.assert_close(fused_coarse, coarse + 0.1 * attended)
     torch.testing.assert_close(fusion.segment_weights(coarse, fine, present), weights)
 
     block = fusion.fine_to_coarse
     memory = block.memory_norm(coarse)
-    states = fine + torch_attention(block.attention)(block.query_norm(fine), memory, memory)[0]
-    torch.testing.assert_close(fused_fine, states + block.feed_forward(block.feed_forward_norm(states)))
+    attended = torch_attention(block.attention)(block.query_norm(fine), memory, memory)[0]
+    torch.testing.assert_close(fused_fine, fine + 0.1 * attended)
+
+
+def test_a_feed_forward_layer_is_added_with_its_own_scale():
+    torch.manual_seed(0)
+    block = CrossAttentionBlock(WIDTH, HEADS, multiple=2, dropout=0.0)
+    assert block.feed_forward is not None
+    norm, layer, scale = block.feed_forward
+    with torch.no_grad():
+        scale.scale_D.copy_(torch.arange(1.0, WIDTH + 1))
+    states, memory = torch.randn(3, 2, WIDTH), torch.randn(3, 4, WIDTH)
+    attended = states + 0.1 * block.attention(block.query_norm(states), block.memory_norm(memory))
+    hidden = nn.functional.gelu(nn.functional.linear(norm(attended), layer.inner.weight, layer.inner.bias))
+    added = nn.functional.linear(hidden, layer.outer.weight, layer.outer.bias)
+    torch.testing.assert_close(block(states, memory), attended + torch.arange(1.0, WIDTH + 1) * added)
 
 
 def test_absent_segments_change_nothing(fusion):
