@@ -30,8 +30,14 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def read_weights(model: nn.Module, folder: Path) -> None:
-    """Load the weights into a model of the same config; raises RuntimeError naming what does not fit."""
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    """Load the weights into a model of the same config; raises RuntimeError with folder, remedy and what doesn't fit."""
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{folder / WEIGHTS} was saved by another version of the model, or isn't that of {CONFIG} beside it; "
+            f"train it again. {error}"
+        ) from error
 
 
 def fetch_model(

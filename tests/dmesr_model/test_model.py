@@ -18,6 +18,7 @@ ABLATIONS = {
     "gru4rec": {"backbone": "gru4rec"},
     "separate streams": {"streams": "separate"},
     "sequence fusion": {"fusion": "sequence"},
+    "fusion with feed-forward": {"fusion_feedforward_multiple": 1},
     "no fusion": {"fusion": "none"},
     "no fusion of separate streams": {"fusion": "none", "streams": "separate"},
     "no alignment": {"alignment_weight": 0.0},

@@ -5,7 +5,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dmesr_model.encoding import encode_items
 from dmesr_model.model import DMESR, ModelConfig
@@ -32,6 +34,15 @@ def test_saved_model_comes_back(toy_features, tmp_path):
     assert opened.config == model.config
     assert opened.item_ids == model.item_ids
     np.testing.assert_array_equal(encode_items(opened, toy_features()), encode_items(model, toy_features()))
+
+
+def test_weights_of_another_version_are_refused_with_the_remedy(toy_features, tmp_path):
+    build(toy_features()).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("backbone.norm.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"model\.safetensors was saved by another version.*train it again"):
+        DMESR.from_pretrained(tmp_path)
 
 
 def test_folder_speaks_for_itself(toy_features, tmp_path):
