@@ -30,7 +30,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def read_weights(model: nn.Module, folder: Path) -> None:
-    """Load the weights into a model of the same config; raises RuntimeError with folder, remedy and what doesn't fit."""
+    """Load the weights into a model of the same config; raises RuntimeError with the remedy and what does not fit."""
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except RuntimeError as error:
