@@ -66,7 +66,6 @@ RECIPES: dict[str, dict[str, object]] = {
     "ml-100k": {"max_epochs": 80},
     "microlens-25k": {
         "max_epochs": 80,
-        "patience": 5,
         "batch_size": 512,
         "loss": {"kind": "sampled_softmax", "negatives": 1024},
     },
