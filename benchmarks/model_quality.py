@@ -34,9 +34,10 @@ from dmesr_model.sequences import Sequences, leave_one_out
 from dmesr_model.trainer import TrainConfig, fit
 
 ID_ONLY = {"views": [], "use_segments": False, "id_dropout": 0.0}  # without content there is nothing behind a hidden ID
+PLAIN_SUM = {"views": ["text"], "use_segments": False, "fusion": "none"}
 ROWS: dict[str, dict[str, object]] = {
     "full": {},
-    "plain_sum": {"views": ["text"], "use_segments": False, "fusion": "none"},
+    "plain_sum": PLAIN_SUM,
     "id_only": ID_ONLY,
     "no_alignment": {"alignment_weight": 0.0},
     "separate_streams": {"streams": "separate"},
@@ -50,6 +51,7 @@ ROWS: dict[str, dict[str, object]] = {
     "no_coarse_views": {"views": []},
     "no_id": {"id_mode": "none"},
     "gru4rec_full": {"backbone": "gru4rec"},
+    "gru4rec_plain_sum": {"backbone": "gru4rec", **PLAIN_SUM},
     "gru4rec_id_only": {"backbone": "gru4rec", **ID_ONLY},
     "bert4rec_full": {"backbone": "bert4rec"},
     "bert4rec_id_only": {"backbone": "bert4rec", **ID_ONLY},
