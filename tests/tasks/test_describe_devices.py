@@ -60,7 +60,7 @@ def test_two_engines_give_the_rows_of_one_also_when_one_is_killed(
     monkeypatch.setattr(answering_server, "seconds", 0.2)
 
     def kill_one_in_the_middle() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 30
         while store.table(GENERATIONS).count() < 20 and time.monotonic() < deadline:
             time.sleep(0.02)
         pid = engines.started[1][1]._process.pid

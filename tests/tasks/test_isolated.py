@@ -108,7 +108,7 @@ run_isolated(load_config(Path({str(tmp_path / "trial.yaml")!r})), "ingest", lamb
     child = child_of(parent.pid)
     parent.kill()
     parent.wait()
-    assert child.wait(timeout=120) is None or not child.is_running()
+    assert child.wait(timeout=20) is None or not child.is_running()
 
 
 def test_an_unexpected_exception_is_a_crash_with_its_type_and_its_log(

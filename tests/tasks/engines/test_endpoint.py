@@ -85,7 +85,7 @@ def ask(server_port: int, *users: str, picture: Image.Image | None = None, **set
     for user in users:
         engine.submit(Request(user, None, user, picture, Sampling(max_tokens=9)))
     found: dict[str, Completion] = {}
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 20
     while len(found) < len(users) and time.monotonic() < deadline:
         found |= {completion.key: completion for completion in engine.completions(0.2)}
     engine.close()

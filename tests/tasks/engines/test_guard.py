@@ -24,7 +24,7 @@ time.sleep(600)
 
 
 def ends(pid: int) -> bool:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return True

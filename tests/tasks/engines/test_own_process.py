@@ -19,7 +19,7 @@ def request(user: str) -> Request:
     return Request(user, None, user, None, Sampling())
 
 
-def wait_for(engine: ProcessEngine, number: int, seconds: float = 120.0) -> dict[str, Completion]:
+def wait_for(engine: ProcessEngine, number: int, seconds: float = 30.0) -> dict[str, Completion]:
     found: dict[str, Completion] = {}
     deadline = time.monotonic() + seconds
     while len(found) < number and time.monotonic() < deadline:
