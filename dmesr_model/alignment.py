@@ -40,13 +40,13 @@ def alignment_loss(coarse_NVD: Tensor, present_NV: Tensor, text_id_NV: Tensor, t
     """
     with torch.autocast(coarse_NVD.device.type, enabled=False):
         unit_NVD = functional.normalize(coarse_NVD.float(), dim=-1)
-        losses = []
+        total, count = 0.0 * temperature, torch.zeros((), dtype=torch.int64, device=coarse_NVD.device)
         for first, second in combinations(range(coarse_NVD.shape[1]), 2):
-            both = torch.nonzero(present_NV[:, first] & present_NV[:, second]).flatten()
-            excluded = same_text(text_id_NV[both, first], text_id_NV[both, second])
-            losses.append(info_nce(unit_NVD[both, first], unit_NVD[both, second], excluded, temperature))
-        values = torch.cat(losses) if losses else unit_NVD.new_zeros(0)
-        return values.sum() / max(len(values), 1) + 0.0 * temperature
+            both_N = present_NV[:, first] & present_NV[:, second]
+            apart_NN = same_text(text_id_NV[:, first], text_id_NV[:, second]) | ~(both_N[:, None] & both_N)
+            values_N = info_nce(unit_NVD[:, first], unit_NVD[:, second], apart_NN, temperature)
+            total, count = total + values_N.where(both_N, 0.0).sum(), count + both_N.sum()
+        return total / count.clamp(min=1)
 
 
 def mean_squared_distance(first_ND: Tensor, second_ND: Tensor) -> float:

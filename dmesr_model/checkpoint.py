@@ -5,8 +5,10 @@ weights are averaged, `average.safetensors`. The best weights so far stand besid
 `best-epoch-00003.safetensors`. Random state needs no file: it follows from the seed and the step.
 """
 
+import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -42,17 +44,27 @@ class RunState(BaseModel):
     epochs_without_gain: int = 0
     finished: bool = False
 
-    def after_step(self, losses: StepLosses, samples: int, seconds: float) -> "RunState":
-        return self.model_copy(
-            update={
-                "step": self.step + 1,
-                "step_in_epoch": self.step_in_epoch + 1,
-                "loss_sum": self.loss_sum + float(losses.next_item),
-                "alignment_sum": self.alignment_sum + float(losses.alignment),
-                "samples": self.samples + samples,
-                "seconds": self.seconds + seconds,
-            }
-        )
+    def after_step(self, samples: int) -> "RunState":
+        update = {"step": self.step + 1, "step_in_epoch": self.step_in_epoch + 1, "samples": self.samples + samples}
+        return self.model_copy(update=update)
+
+    def after_losses(self, losses: Sequence[StepLosses], seconds: float) -> "RunState":
+        """With what some steps lost and took; waits for a GPU to have done them.
+
+        Raises:
+            FloatingPointError: a loss is NaN or infinite.
+        """
+        update = {
+            "loss_sum": sum((float(step.next_item) for step in losses), start=self.loss_sum),
+            "alignment_sum": sum((float(step.alignment) for step in losses), start=self.alignment_sum),
+            "seconds": self.seconds + seconds,
+        }
+        if not math.isfinite(update["loss_sum"] + update["alignment_sum"]):
+            raise FloatingPointError(
+                f"the loss is NaN or infinite in epoch {self.epoch}, at step {self.step} or a little before; train "
+                "with a lower learning_rate or clip_norm, or without mixed_precision"
+            )
+        return self.model_copy(update=update)
 
     def after_epoch(self, ndcg_at_10: float | None, patience: int, max_epochs: int) -> "RunState":
         """The start of the next epoch, or the end of the run. Without a validation value every epoch is the best."""

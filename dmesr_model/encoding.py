@@ -10,19 +10,24 @@ from dmesr_model.model import DMESR
 from dmesr_model.sequences import Sequences
 
 
-@torch.no_grad()
 def encode_items(model: DMESR, features: ItemFeatures, batch_size: int = 1024) -> np.ndarray:
     """Vectors of all items of the features, float32 contiguous [N, D], D = model.vector_width.
 
     The items need not be those the model was trained on: one that training never saw gets the unknown ID, and its
     content. Raises ValueError naming an item with a NaN or infinite text vector, or a view the features lack.
     """
+    return encode_gathered(model, gatherer_for(model, features), batch_size)
+
+
+@torch.no_grad()
+def encode_gathered(model: DMESR, gatherer: ItemGatherer, batch_size: int = 1024) -> np.ndarray:
+    """`encode_items` with a gatherer at hand, which may have the text vectors on the model's device."""
     model.eval()
-    gatherer = gatherer_for(model, features)
     device = next(model.parameters()).device
-    vectors_ND = np.empty((features.item_count, model.vector_width), dtype=np.float32)
-    for start in range(0, features.item_count, batch_size):
-        item_index = np.arange(start, min(start + batch_size, features.item_count)) + 1
+    item_count = gatherer.features.item_count
+    vectors_ND = np.empty((item_count, model.vector_width), dtype=np.float32)
+    for start in range(0, item_count, batch_size):
+        item_index = np.arange(start, min(start + batch_size, item_count)) + 1
         streams_SND = model.encode_items(gatherer.gather(item_index).to(device)).streams_SND
         vectors_ND[item_index - 1] = streams_SND.transpose(0, 1).flatten(start_dim=1).float().cpu().numpy()
     return vectors_ND

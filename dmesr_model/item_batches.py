@@ -22,15 +22,18 @@ class ItemBatch:
         id_row_N: int64, rows of the ID table, UNKNOWN_ROW for an item that training never saw.
         coarse: one SourceRows for each coarse view the model reads, with one slot an item.
         segments: the items' own texts, or None where the model does not read them.
+        has_unknown: whether any id_row_N is UNKNOWN_ROW; told here, so that nobody waits for a GPU to count them.
     """
 
     id_row_N: Tensor
     coarse: tuple[SourceRows, ...]
     segments: SourceRows | None
+    has_unknown: bool
 
     def to(self, device: torch.device) -> "ItemBatch":
         segments = None if self.segments is None else self.segments.to(device)
-        return ItemBatch(self.id_row_N.to(device), tuple(rows.to(device) for rows in self.coarse), segments)
+        coarse = tuple(rows.to(device) for rows in self.coarse)
+        return ItemBatch(self.id_row_N.to(device), coarse, segments, self.has_unknown)
 
 
 class ItemGatherer:
@@ -41,6 +44,8 @@ class ItemGatherer:
         views: coarse views that the model reads.
         use_segments: whether the model reads the items' own texts.
         trained_item_ids: ids with a row of their own in the model's ID table; empty for a model without one.
+
+    Vectors are read from the memory-mapped table, or from a copy of it on a device, see `keep_on`.
     """
 
     def __init__(
@@ -51,6 +56,11 @@ class ItemGatherer:
         self.use_segments = use_segments
         row_of = {item_id: position + 1 for position, item_id in enumerate(trained_item_ids)}
         self.id_row_N = np.array([row_of.get(item_id, UNKNOWN_ROW) for item_id in features.item_ids], dtype=np.int64)
+        self._table_UE: Tensor | None = None
+
+    def keep_on(self, device: torch.device) -> None:
+        """Copy the whole table of text vectors, found finite, to a device; batches then hold vectors that are there."""
+        self._table_UE = torch.from_numpy(np.array(self.features.vectors_UE)).to(device)
 
     def gather(self, item_index_N: np.ndarray) -> ItemBatch:
         """The items with these item_index (1-based). Raises ValueError naming an item with a NaN or infinite vector."""
@@ -58,7 +68,8 @@ class ItemGatherer:
         coarse_NV = self.coarse_index_NV[positions_N]
         coarse = tuple(self._read_source(coarse_NV[:, view : view + 1]) for view in range(coarse_NV.shape[1]))
         segments = self._read_segments(positions_N) if self.use_segments else None
-        return ItemBatch(torch.from_numpy(self.id_row_N[positions_N]), coarse, segments)
+        id_row_N = self.id_row_N[positions_N]
+        return ItemBatch(torch.from_numpy(id_row_N), coarse, segments, bool((id_row_N == UNKNOWN_ROW).any()))
 
     def _read_segments(self, positions_N: np.ndarray) -> SourceRows:
         segment_NL = np.asarray(self.features.segment_index_NL[positions_N])
@@ -71,15 +82,20 @@ class ItemGatherer:
     def _read_source(self, index_NK: np.ndarray) -> SourceRows:
         present_NK = index_NK != ABSENT
         rows_R, inverse = np.unique(index_NK[present_NK], return_inverse=True)
-        vectors_RE = np.asarray(self.features.vectors_UE[rows_R], dtype=np.float32)
-        finite_R = np.isfinite(vectors_RE).all(axis=1)
-        if not finite_R.all():
-            self.features.raise_not_finite(int(rows_R[~finite_R][0]))
         row_NK = np.zeros(index_NK.shape, dtype=np.int64)
         row_NK[present_NK] = inverse
         return SourceRows(
-            vectors_RE=torch.from_numpy(vectors_RE),
+            vectors_RE=self._read_vectors(rows_R),
             row_NK=torch.from_numpy(row_NK),
             present_NK=torch.from_numpy(present_NK),
             text_id_NK=torch.from_numpy(index_NK.astype(np.int64)),
         )
+
+    def _read_vectors(self, rows_R: np.ndarray) -> Tensor:
+        if self._table_UE is not None:
+            return self._table_UE[torch.from_numpy(rows_R).to(self._table_UE.device)]
+        vectors_RE = np.asarray(self.features.vectors_UE[rows_R], dtype=np.float32)
+        finite_R = np.isfinite(vectors_RE).all(axis=1)
+        if not finite_R.all():
+            self.features.raise_not_finite(int(rows_R[~finite_R][0]))
+        return torch.from_numpy(vectors_RE)

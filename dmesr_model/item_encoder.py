@@ -45,11 +45,11 @@ class ItemIdentity(nn.Module):
         self.corrects_content = corrects_content
         self.table = nn.Embedding(trained_items + 1, streams * stream_width)
 
-    def forward(self, id_row_N: Tensor) -> Tensor:
+    def forward(self, id_row_N: Tensor, has_unknown: bool) -> Tensor:
         """[S, N, D]."""
-        return self._look_up(id_row_N).unflatten(-1, (self.streams, -1)).transpose(0, 1)
+        return self._look_up(id_row_N, has_unknown).unflatten(-1, (self.streams, -1)).transpose(0, 1)
 
-    def _look_up(self, id_row_N: Tensor) -> Tensor:
+    def _look_up(self, id_row_N: Tensor, has_unknown: bool) -> Tensor:
         """[N, S · D]."""
         if self.dropout > 0:
             if self.training:
@@ -57,11 +57,10 @@ class ItemIdentity(nn.Module):
                 id_row_N = id_row_N.masked_fill(dropped_N, UNKNOWN_ROW)
             return self.table(id_row_N)
         id_NW = self.table(id_row_N)
-        unknown_N = id_row_N == UNKNOWN_ROW
-        if not bool(unknown_N.any()):
+        if not has_unknown:
             return id_NW
         mean_W = self.table.weight[UNKNOWN_ROW + 1 :].detach().mean(dim=0)
-        return torch.where(unknown_N[:, None], mean_W, id_NW)
+        return torch.where((id_row_N == UNKNOWN_ROW)[:, None], mean_W, id_NW)
 
 
 class ItemEncoder(nn.Module):
@@ -100,7 +99,7 @@ class ItemEncoder(nn.Module):
         contents = self._encode_content(coarse_NVD, items.segments)
         if self.identity is None:
             return ItemTokens(torch.stack(contents), coarse_NVD)
-        ids_SND = self.identity(items.id_row_N)
+        ids_SND = self.identity(items.id_row_N, items.has_unknown)
         if not contents:
             return ItemTokens(ids_SND, coarse_NVD)
         joined = [self._join(content_ND, id_ND) for content_ND, id_ND in zip(contents, ids_SND, strict=True)]

@@ -4,7 +4,9 @@ import numpy as np
 
 
 def pessimistic_ranks(scores_BN: np.ndarray, target_B: np.ndarray, excluded_BN: np.ndarray | None = None) -> np.ndarray:
-    """Rank of each target among N items, ties counted against it: 1 + items that score at least as much. int64 [B].
+    """Rank of each target among N items, ties counted against it: 1 + items that score no less. int64 [B].
+
+    A NaN is no less than anything, so a model that gives NaN ranks its targets last.
 
     Args:
         scores_BN: higher is better.
@@ -12,7 +14,7 @@ def pessimistic_ranks(scores_BN: np.ndarray, target_B: np.ndarray, excluded_BN: 
         excluded_BN: bool, True for items that are not ranked (seen ones); the target itself is always ranked.
     """
     rows = np.arange(len(target_B))
-    at_least_BN = scores_BN >= scores_BN[rows, target_B][:, None]
+    at_least_BN = ~(scores_BN < scores_BN[rows, target_B][:, None])
     if excluded_BN is not None:
         at_least_BN = at_least_BN & ~excluded_BN
     at_least_BN[rows, target_B] = False

@@ -128,7 +128,7 @@ class Objective(nn.Module):
         if self.model.log_temperature is None:
             return coarse_NVD.new_zeros(())
         rows = batch.aligned_A
-        coarse_AVD = coarse_NVD[rows]
+        coarse_AVD = functional.embedding(rows, coarse_NVD.flatten(start_dim=1)).view(-1, *coarse_NVD.shape[1:])
         present_AV = torch.cat([source.present_NK for source in batch.items.coarse], dim=1)[rows]
         text_id_AV = torch.cat([source.text_id_NK for source in batch.items.coarse], dim=1)[rows]
         temperature = self.model.log_temperature.exp().clamp(min=LOWEST_TEMPERATURE)

@@ -13,6 +13,8 @@ from dmesr_model.item_encoder import ItemIdentity
 
 _EARLY_STEPS = 9  # of TensorFlow's ExponentialMovingAverage, which starts its decay at (1 + n) / (10 + n)
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 class OptimizerConfig(BaseModel):
     """How weights follow gradients."""
@@ -75,10 +77,15 @@ def average_weights(module: nn.Module, decay: float) -> AveragedModel | None:
     if decay == 0:
         return None
 
-    def mean_of(mean: Tensor, weights: Tensor, steps: Tensor | int) -> Tensor:
-        return mean.lerp(weights, max(1 - decay, _EARLY_STEPS / (_EARLY_STEPS + float(steps))))
+    def follow(means: _Tensors, weights: _Tensors, _: object) -> None:
+        steps = int(average.n_averaged)  # on the CPU wherever the weights are, so reading it waits for nothing
+        torch._foreach_lerp_(means, weights, max(1 - decay, _EARLY_STEPS / (_EARLY_STEPS + steps)))
 
-    return AveragedModel(module, avg_fn=mean_of)
+    average = AveragedModel(module, multi_avg_fn=follow)
+    for child in average.modules():
+        if isinstance(child, nn.RNNBase):
+            child.flatten_parameters()  # a copy loses the one block of memory that cuDNN wants
+    return average
 
 
 def schedule_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:

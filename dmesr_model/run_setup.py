@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.utils import deterministic
 
 from dmesr_model.adapters import Adapter
 from dmesr_model.checkpoint import replace_text
 from dmesr_model.features import ABSENT, ItemFeatures
+from dmesr_model.item_batches import ItemGatherer
 from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
 from dmesr_model.sequences import HeldOut, Sequences, count_events, hold_out_last, leave_one_out, select_users
@@ -37,6 +40,20 @@ def claim_output(output_dir: Path, features: ItemFeatures, sequences: Sequences,
     if path.exists() and json.loads(path.read_text()) != identity:
         raise ValueError(f"{output_dir} holds a run with other settings or data; name another output folder")
     replace_text(path, json.dumps(identity, indent=2))
+
+
+def use_deterministic_kernels(device: torch.device) -> None:
+    """Make a GPU give the same numbers each time, as a CPU does; to be called before its first product of matrices."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS chooses among workspaces as it comes
+        torch.use_deterministic_algorithms(True)
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over all memory
+
+
+def place_on_gpu(gatherer: ItemGatherer, device: torch.device) -> None:
+    """Copy the text vectors to the GPU where they take at most a quarter of what is free there."""
+    if device.type == "cuda" and gatherer.features.vectors_UE.nbytes <= torch.cuda.mem_get_info(device)[0] / 4:
+        gatherer.keep_on(device)
 
 
 def split_events(sequences: Sequences, split: SplitName) -> tuple[Sequences, HeldOut | None]:

@@ -1,5 +1,8 @@
 """Builds the StepBatch of any (epoch, step) of a run: sequences, targets, negatives, and the step's unique items."""
 
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +39,7 @@ class StepBuilder:
         gatherer: reads the items' texts.
         settings: see StepSettings.
         rank, processes: this process takes rows rank, rank + processes, ... of each batch.
-        device: where the whole catalog is kept when the loss needs all of it; other items are moved step by step.
+        device: where `build_ahead` puts steps, and where the whole catalog is kept when the loss needs all of it.
 
     The candidates of the loss are the items with a training event: an item that nobody has met yet is no evidence of
     anything, and as a negative it would only learn to be ranked last.
@@ -65,6 +68,21 @@ class StepBuilder:
         """Rows of `self.train` in each step of an epoch: users, or windows of their histories."""
         settings = self.settings
         return plan_epoch(self.train.lengths, settings.batch_size, settings.max_length, settings.seed, epoch)
+
+    def build_ahead(self, plan: list[np.ndarray], epoch: int, first: int) -> Generator[StepBatch, None, None]:
+        """The steps of a plan from `first` on, on the device; a thread builds the next one while one is trained."""
+
+        def build_on_device(step_in_epoch: int) -> StepBatch:
+            return self.build(plan[step_in_epoch], epoch, step_in_epoch).to(self.device)
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="steps") as thread:
+            coming: deque[Future[StepBatch]] = deque()
+            for step_in_epoch in range(first, len(plan)):
+                coming.append(thread.submit(build_on_device, step_in_epoch))
+                if len(coming) > 1:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
     def build(self, users_B: np.ndarray, epoch: int, step_in_epoch: int) -> StepBatch:
         """This process's part of the step."""

@@ -2,10 +2,10 @@
 
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,11 +25,19 @@ from dmesr_model.features import ItemFeatures
 from dmesr_model.metrics import ndcg_at_k
 from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
-from dmesr_model.objective import LossConfig, Objective, StepLosses
+from dmesr_model.objective import LossConfig, Objective, StepBatch, StepLosses
 from dmesr_model.optimizer import OptimizerConfig, average_weights, build_optimizer, schedule_factor, seed_step
 from dmesr_model.progress import ProgressLog, ProgressRecord, describe_progress, open_curves, write_curves
-from dmesr_model.ranking import rank_targets
-from dmesr_model.run_setup import SplitName, build_model, claim_output, share_of_process, split_events
+from dmesr_model.ranking import rank_gathered
+from dmesr_model.run_setup import (
+    SplitName,
+    build_model,
+    claim_output,
+    place_on_gpu,
+    share_of_process,
+    split_events,
+    use_deterministic_kernels,
+)
 from dmesr_model.sequences import Sequences
 from dmesr_model.steps import StepBuilder, StepSettings
 
@@ -78,6 +86,9 @@ class TrainConfig(BaseModel):
     mixed_precision: Literal["no", "bf16"] = Field(
         default="no", description="'bf16' halves activations on GPUs that have it."
     )
+    compile: bool = Field(
+        default=False, description="Compile the item encoder and the backbone with torch.compile, once a run."
+    )
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, description="Least time between checkpoints; 0: after each step."
     )
@@ -115,15 +126,18 @@ def fit(
     train_config: TrainConfig,
     output_dir: Path,
 ) -> TrainSummary:
-    """Train a model and save it under `output_dir / "model"`. Sets torch's global seed.
+    """Train a model and save it under `output_dir / "model"`. Sets torch's global seed, and on a GPU that torch is to
+    use deterministic kernels.
 
     Called again with the same arguments it resumes from the newest checkpoint of `output_dir`, and returns at once
     where the run has finished. Under `accelerate launch` or `torchrun` each process calls it with the same arguments.
 
     Raises:
         ValueError: a text vector holds NaN; no user has two training events; `output_dir` holds another run.
+        FloatingPointError: the loss is NaN or infinite; no checkpoint of it is kept.
     """
     accelerator = Accelerator(mixed_precision=train_config.mixed_precision)
+    use_deterministic_kernels(accelerator.device)
     settings = {"model": model_config.model_dump(mode="json"), "train": train_config.model_dump(mode="json")}
     with accelerator.main_process_first():
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -158,8 +172,10 @@ class Trainer:
         self.validation = None if validation is None else share_of_process(validation, rank, processes)
         self.validation_users = 0 if validation is None else len(validation.target_index_H)
         self.model = build_model(features, train, model_config, train_config.seed)
-        gatherer, settings = gatherer_for(self.model, features), step_settings(self.model.config, train_config)
-        self.steps = StepBuilder(train, gatherer, settings, rank, processes, accelerator.device)
+        self.gatherer = gatherer_for(self.model, features)
+        place_on_gpu(self.gatherer, accelerator.device)
+        settings = step_settings(self.model.config, train_config)
+        self.steps = StepBuilder(train, self.gatherer, settings, rank, processes, accelerator.device)
         self.total_steps = train_config.max_epochs * len(self.steps.plan(0))
         if self.total_steps == 0:
             raise ValueError("no user has two training events, so there is nothing to predict; give longer histories")
@@ -167,6 +183,9 @@ class Trainer:
         optimizer = build_optimizer(objective, train_config.optimizer)
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
         self.average = average_weights(self.model, train_config.average_decay)
+        if train_config.compile:
+            self.model.items.compile(dynamic=True)
+            self.model.backbone.compile(dynamic=True)
         self.saved_at = time.monotonic()
 
     def run(self) -> TrainSummary:
@@ -200,24 +219,29 @@ class Trainer:
             leave=False,
             disable=None if progress is not None else True,
         )
-        with bar:
-            for users_B in plan[state.step_in_epoch :]:
-                started = time.monotonic()
-                losses = self._train_step(users_B, state)
-                state = state.after_step(losses, len(users_B), time.monotonic() - started)
+        batches = self.steps.build_ahead(plan, state.epoch, state.step_in_epoch)
+        unread: list[StepLosses] = []  # reading a loss waits for the GPU
+        started = time.monotonic()
+        with bar, closing(batches):
+            for users_B, batch in zip(plan[state.step_in_epoch :], batches, strict=True):
+                unread.append(self._train_step(batch, state.step))
+                state = state.after_step(len(users_B))
                 bar.update(len(users_B))
-                if progress is not None and state.step % self.config.log_every_steps == 0:
+                logged, saved = state.step % self.config.log_every_steps == 0, self._checkpoint_due()
+                if logged or saved or state.step_in_epoch == len(plan):
+                    state = state.after_losses(unread, time.monotonic() - started)
+                    unread, started = [], time.monotonic()
+                if logged and progress is not None:
                     progress.write(describe_progress(state, validation=None, epoch_ended=False))
-                if self._checkpoint_due():
+                if saved:
                     self._save(state)
         return state
 
-    def _train_step(self, users_B: np.ndarray, state: RunState) -> StepLosses:
-        seed_step(self.config.seed, state.step, self.accelerator.process_index)
-        batch = self.steps.build(users_B, state.epoch, state.step_in_epoch).to(self.accelerator.device)
+    def _train_step(self, batch: StepBatch, step: int) -> StepLosses:
+        seed_step(self.config.seed, step, self.accelerator.process_index)
         recipe = self.config.optimizer
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule_factor(state.step, self.total_steps, recipe)
+            group["lr"] = recipe.learning_rate * schedule_factor(step, self.total_steps, recipe)
         losses: StepLosses = self.objective(batch)
         self.accelerator.backward(losses.total)
         self.accelerator.clip_grad_norm_(self.objective.parameters(), recipe.clip_norm)
@@ -249,7 +273,7 @@ class Trainer:
         """Mean NDCG@10 over all processes' users, by full ranking; None without validation users."""
         if self.validation is None or self.validation_users == 0:
             return None
-        gains_H = ndcg_at_k(rank_targets(self.kept_model, self.features, self.validation), k=10)
+        gains_H = ndcg_at_k(rank_gathered(self.kept_model, self.gatherer, self.validation), k=10)
         total = torch.tensor(gains_H.sum(), dtype=torch.float64, device=self.accelerator.device)
         return float(self.accelerator.reduce(total, "sum")) / self.validation_users
 

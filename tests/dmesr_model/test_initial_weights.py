@@ -12,7 +12,7 @@ def test_a_mask_tells_histories_apart_before_training():
     model = DMESR(config, encoder_width=1, item_ids=[str(item) for item in range(80)]).eval()
     identity = model.items.identity
     assert identity is not None
-    events_BTD = identity(torch.arange(1, 81))[0].view(2, 40, -1)
+    events_BTD = identity(torch.arange(1, 81), has_unknown=False)[0].view(2, 40, -1)
     tokens_SBTD = torch.nn.functional.pad(events_BTD, (0, 0, 0, 1))[None]
     masked_BT = torch.arange(41).expand(2, -1) == 40
     first_W, second_W = model.encode_sequences(tokens_SBTD, torch.ones_like(masked_BT), masked_BT)[:, -1]

@@ -25,6 +25,11 @@ def test_ties_count_against_the_target():
     assert pessimistic_ranks(scores, np.array([2]), seen).tolist() == [3]
 
 
+def test_a_model_that_gives_nan_ranks_last():
+    scores = np.array([[0.5, np.nan, 0.2], [np.nan, 0.9, 0.1]])
+    assert pessimistic_ranks(scores, np.array([0, 0])).tolist() == [2, 3]
+
+
 def test_metrics_agree_with_ranx():
     random = np.random.default_rng(0)
     scores = random.permutation(40 * 30).reshape(40, 30).astype(float)  # no ties, which ranx would break its own way

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from dmesr_model import ranking
 from dmesr_model.metrics import pessimistic_ranks
@@ -19,3 +20,21 @@ def test_blocks_do_not_matter(scores_per_block, toy_sequences, monkeypatch):
         seen[user, held_out.histories.history(user) - 1] = True
     expected = pessimistic_ranks(users @ items.T, held_out.target_index_H - 1, seen)
     np.testing.assert_array_equal(ranking.rank_by_inner_product(users, items, held_out), expected)
+
+
+def test_a_gpu_ranks_as_numpy_does():
+    """Few levels of score, so that ties are many; some targets are seen ones; NaN in one user's vector."""
+    random = np.random.default_rng(0)
+    users, items = (
+        random.integers(-2, 3, size=(30, 2)).astype(float),
+        random.integers(-2, 3, size=(40, 2)).astype(float),
+    )
+    users[4, 0] = np.nan
+    targets, seen = random.integers(40, size=30), random.random((30, 40)) < 0.3
+    rows, columns = np.nonzero(seen)
+    parts = [torch.from_numpy(part) for part in (items, users, targets, rows, columns)]
+    ranks = ranking.rank_in_torch(*parts).numpy()
+    expected = pessimistic_ranks(users @ items.T, targets, seen)
+    finite = np.arange(30) != 4
+    np.testing.assert_array_equal(ranks[finite], expected[finite])
+    assert ranks[4] >= expected[4] == 40 - seen[4].sum() + seen[4, targets[4]]

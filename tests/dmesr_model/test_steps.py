@@ -60,6 +60,38 @@ def test_a_step_can_be_rebuilt_alone(large):
             (one.log_count_K, two.log_count_K), (one.aligned_A, two.aligned_A)])  # fmt: skip
 
 
+def tensors_of(batch):
+    sources = [*batch.items.coarse, batch.items.segments]
+    parts = [batch.history_BT, batch.target_M, batch.negative_K, batch.aligned_A, batch.items.id_row_N]
+    return parts + [tensor for source in sources for tensor in vars(source).values()]
+
+
+def test_steps_built_ahead_are_the_same(large):
+    _, steps, _ = builder(large, "sampled_softmax", negatives=50)
+    plan = steps.plan(1)
+    ahead = list(steps.build_ahead(plan, epoch=1, first=len(plan) - 3))
+    assert len(ahead) == 3
+    for batch, position in zip(ahead, range(len(plan) - 3, len(plan)), strict=True):
+        alone = steps.build(plan[position], 1, position)
+        assert all(torch.equal(one, two) for one, two in zip(tensors_of(batch), tensors_of(alone), strict=True))
+
+
+def test_what_fails_ahead_is_told(large):
+    _, steps, _ = builder(large, "sampled_softmax")
+    with pytest.raises(IndexError):
+        list(steps.build_ahead([np.array([10**6])], epoch=0, first=0))
+
+
+def test_vectors_kept_on_a_device_are_those_of_the_table(large):
+    _, steps, _ = builder(large, "sampled_softmax")
+    items = np.array([7, 3, 40_000])
+    read = steps.gatherer.gather(items)
+    steps.gatherer.keep_on(torch.device("cpu"))
+    kept = steps.gatherer.gather(items)
+    for one, two in zip([*read.coarse, read.segments], [*kept.coarse, kept.segments], strict=True):
+        assert torch.equal(one.vectors_RE, two.vectors_RE)
+
+
 @pytest.mark.parametrize(("all_events", "targets"), [(True, [2, 3, 4, 5, 6]), (False, [4, 5, 6])])
 def test_every_event_of_a_long_history_trains(toy_features, all_events, targets):
     features = toy_features()

@@ -202,3 +202,14 @@ def test_a_model_serves_new_items_and_new_users(toy_features, toy_sequences, tmp
     assert (items @ users.T).shape == (30, 2)
     assert np.isfinite(items @ users.T).all()
     assert leave_one_out(toy_sequences()).test.histories.user_count == 50
+
+
+def test_a_loss_of_nan_ends_the_run_and_is_not_kept(toy_features, toy_sequences, tmp_path):
+    config = TrainConfig.model_validate(
+        {"max_epochs": 3, "batch_size": 8, "checkpoint_seconds": 0, "optimizer": {"learning_rate": 1e38}}
+    )
+    with pytest.raises(FloatingPointError, match="the loss is NaN or infinite in epoch 0"):
+        fit(toy_features(), toy_sequences(users=40), SMALL, config, tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+    for path in (tmp_path / "checkpoints").glob("step-*/state.json"):
+        assert np.isfinite(json.loads(path.read_text())["loss_sum"])
