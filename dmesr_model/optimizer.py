@@ -98,6 +98,9 @@ def schedule_factor(step: int, total_steps: int, config: OptimizerConfig) -> flo
     return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
+def seed_step(seed: int, step: int, rank: int, device: torch.device) -> None:
     """Make the dropout of a step follow from (seed, step, process) alone, so that no generator state need be saved."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]))
+    number = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(number)  # torch.manual_seed notes the whole stack where there is no GPU: 1 ms
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)

@@ -91,9 +91,9 @@ class StepBuilder:
         negative_index_K, log_count_K = self._draw_negatives(random)
         parts = [_share_of(whole, rank, self.processes) for rank in range(self.processes)]
         part = parts[self.rank]
-        aligned = self._draw_aligned(parts, random)
-        batch_items_N = unique_items(part.history_BT, part.target_BT)
-        step_index_N = self._items_of_step(batch_items_N, negative_index_K)
+        items_of = [unique_items(own.history_BT, own.target_BT) for own in parts]
+        aligned = self._draw_aligned(items_of, random)
+        step_index_N = self._items_of_step(items_of[self.rank], negative_index_K)
         target_BT = part.target_BT
         scored_M = np.flatnonzero(target_BT != PAD_INDEX)
         negatives = None if negative_index_K is None else torch.from_numpy(rows_of(negative_index_K, step_index_N))
@@ -136,15 +136,18 @@ class StepBuilder:
             return self.trained_index_N
         return unique_items(batch_items_N, negative_index_K)
 
-    def _draw_aligned(self, parts: list[SequenceBatch], random: np.random.Generator) -> list[np.ndarray]:
-        """Items that each process aligns: a bounded draw of the batch, each item with the first process that has it."""
-        items_of = [unique_items(part.history_BT, part.target_BT) for part in parts]
+    def _draw_aligned(self, items_of: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+        """Items that each process aligns: a bounded draw of the batch, each item with the first process that has it.
+
+        Args:
+            items_of: each process's different items.
+        """
         chosen_N = unique_items(*items_of)
         if len(chosen_N) > self.settings.alignment_items:
             chosen_N = np.sort(random.choice(chosen_N, self.settings.alignment_items, replace=False))
         aligned = []
         for own_N in items_of:
-            taken = np.isin(chosen_N, own_N)
+            taken = np.isin(chosen_N, own_N, kind="table")
             aligned.append(chosen_N[taken])
             chosen_N = chosen_N[~taken]
         return aligned

@@ -238,7 +238,7 @@ class Trainer:
         return state
 
     def _train_step(self, batch: StepBatch, step: int) -> StepLosses:
-        seed_step(self.config.seed, step, self.accelerator.process_index)
+        seed_step(self.config.seed, step, self.accelerator.process_index, self.accelerator.device)
         recipe = self.config.optimizer
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * schedule_factor(step, self.total_steps, recipe)
