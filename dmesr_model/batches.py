@@ -108,7 +108,7 @@ def pad_histories(sequences: Sequences, users_B: np.ndarray, longest: int) -> np
 
 
 def unique_items(*item_index: np.ndarray) -> np.ndarray:
-    """The different item_index in these arrays, ascending, without PAD_INDEX. A flag an item, as sorting takes longer."""
+    """The different item_index in these arrays, ascending, without PAD_INDEX; flags take less time than sorting."""
     found = np.zeros(max(int(part.max(initial=PAD_INDEX)) for part in item_index) + 1, dtype=bool)
     for part in item_index:
         found[part.ravel()] = True
