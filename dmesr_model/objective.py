@@ -56,6 +56,7 @@ class StepBatch:
         aligned_A: int64 rows of the items that alignment compares; no item stands in two processes' lists.
         aligned_most: the most items in any process's `aligned_A`.
         target_count: targets of the step over all processes.
+        item_share: share of the trained items that the step encodes, over all processes.
     """
 
     items: ItemBatch
@@ -69,6 +70,7 @@ class StepBatch:
     aligned_A: Tensor
     aligned_most: int
     target_count: int
+    item_share: float
 
     def to(self, device: torch.device) -> "StepBatch":
         return StepBatch(

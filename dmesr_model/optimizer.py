@@ -13,6 +13,7 @@ from dmesr_model.item_encoder import ItemIdentity
 
 _EARLY_STEPS = 9  # of TensorFlow's ExponentialMovingAverage, which starts its decay at (1 + n) / (10 + n)
 
+_IS_OFFSETS = "is_offsets"
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -30,8 +31,8 @@ class OptimizerConfig(BaseModel):
     id_decay: float = Field(
         default=2.0,
         ge=0,
-        description="AdamW's decay of ID embeddings beside content: an item departs from its content only as far as "
-        "its events insist. IDs alone do not decay.",
+        description="AdamW's decay of ID embeddings beside content, times the share of items that a step encodes: an "
+        "item departs from its content only as far as its events insist. IDs alone do not decay.",
     )
     warmup_steps: int = Field(
         default=20, ge=0, description="Steps of linear rise to the peak; Adam's moments settle in them."
@@ -47,6 +48,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.A
     """AdamW (Loshchilov & Hutter 2019) with three decays: of matrices of linear and recurrent layers, none, of IDs.
 
     Held near 0, an ID embedding beside content is the offset of collaborative topic regression (Wang & Blei 2011).
+    `set_pace` sets the rate, and the decay of the IDs, of each step.
     """
     embeddings = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
     corrections = {
@@ -63,9 +65,29 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.A
             offsets.append(parameter)
         else:
             (plain if parameter.ndim < 2 or is_table else decayed).append(parameter)
-    decays = [(decayed, config.weight_decay), (plain, 0.0), (offsets, config.id_decay)]
-    groups = [{"params": parameters, "weight_decay": decay} for parameters, decay in decays if parameters]
+    kinds = [(decayed, config.weight_decay, False), (plain, 0.0, False), (offsets, config.id_decay, True)]
+    groups = [
+        {"params": parameters, "weight_decay": decay, _IS_OFFSETS: is_offsets}
+        for parameters, decay, is_offsets in kinds
+        if parameters
+    ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def set_pace(optimizer: torch.optim.Optimizer, config: OptimizerConfig, rate_factor: float, item_share: float) -> None:
+    """Learning rate and ID decay of the coming step.
+
+    An item is taught by the steps that encode it alone, and AdamW decays all rows in every step, so decay is spread out
+    by the share of items encoded (docs/decisions/model-id-decay.md).
+
+    Args:
+        rate_factor: of `schedule_factor`.
+        item_share: share of the trained items that the step encodes, 1 where the loss compares all of them.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * rate_factor
+        if group[_IS_OFFSETS]:
+            group["weight_decay"] = config.id_decay * item_share
 
 
 def average_weights(module: nn.Module, decay: float) -> AveragedModel | None:

@@ -92,7 +92,8 @@ class StepBuilder:
         parts = [_share_of(whole, rank, self.processes) for rank in range(self.processes)]
         part = parts[self.rank]
         items_of = [unique_items(own.history_BT, own.target_BT) for own in parts]
-        aligned = self._draw_aligned(items_of, random)
+        batch_items_N = unique_items(*items_of)
+        aligned = self._draw_aligned(items_of, batch_items_N, random)
         step_index_N = self._items_of_step(items_of[self.rank], negative_index_K)
         target_BT = part.target_BT
         scored_M = np.flatnonzero(target_BT != PAD_INDEX)
@@ -109,6 +110,7 @@ class StepBuilder:
             aligned_A=torch.from_numpy(rows_of(aligned[self.rank], step_index_N)),
             aligned_most=max(len(own) for own in aligned),
             target_count=int((whole.target_BT != PAD_INDEX).sum()),
+            item_share=len(self._items_of_step(batch_items_N, negative_index_K)) / len(self.trained_index_N),
         )
 
     def _draw_sequences(self, users_B: np.ndarray, random: np.random.Generator) -> SequenceBatch:
@@ -136,13 +138,15 @@ class StepBuilder:
             return self.trained_index_N
         return unique_items(batch_items_N, negative_index_K)
 
-    def _draw_aligned(self, items_of: list[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
+    def _draw_aligned(
+        self, items_of: list[np.ndarray], chosen_N: np.ndarray, random: np.random.Generator
+    ) -> list[np.ndarray]:
         """Items that each process aligns: a bounded draw of the batch, each item with the first process that has it.
 
         Args:
             items_of: each process's different items.
+            chosen_N: all of them.
         """
-        chosen_N = unique_items(*items_of)
         if len(chosen_N) > self.settings.alignment_items:
             chosen_N = np.sort(random.choice(chosen_N, self.settings.alignment_items, replace=False))
         aligned = []

@@ -26,7 +26,14 @@ from dmesr_model.metrics import ndcg_at_k
 from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
 from dmesr_model.objective import LossConfig, Objective, StepBatch, StepLosses
-from dmesr_model.optimizer import OptimizerConfig, average_weights, build_optimizer, schedule_factor, seed_step
+from dmesr_model.optimizer import (
+    OptimizerConfig,
+    average_weights,
+    build_optimizer,
+    schedule_factor,
+    seed_step,
+    set_pace,
+)
 from dmesr_model.progress import ProgressLog, ProgressRecord, describe_progress, open_curves, write_curves
 from dmesr_model.ranking import rank_gathered
 from dmesr_model.run_setup import (
@@ -240,8 +247,7 @@ class Trainer:
     def _train_step(self, batch: StepBatch, step: int) -> StepLosses:
         seed_step(self.config.seed, step, self.accelerator.process_index, self.accelerator.device)
         recipe = self.config.optimizer
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * schedule_factor(step, self.total_steps, recipe)
+        set_pace(self.optimizer, recipe, schedule_factor(step, self.total_steps, recipe), batch.item_share)
         losses: StepLosses = self.objective(batch)
         self.accelerator.backward(losses.total)
         self.accelerator.clip_grad_norm_(self.objective.parameters(), recipe.clip_norm)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmesr_model.model import DMESR, ModelConfig
-from dmesr_model.optimizer import OptimizerConfig, build_optimizer, schedule_factor
+from dmesr_model.optimizer import OptimizerConfig, build_optimizer, schedule_factor, set_pace
 
 
 def test_schedules_by_hand():
@@ -24,6 +24,15 @@ def test_what_is_decayed_and_by_how_much():
     assert names[3.0] == {"items.identity.table.weight"}
     assert names.keys() == {0.1, 0.0, 3.0}
     assert not any(name.endswith("outer.weight") for name in names[0.0])
+
+
+def test_decay_of_ids_follows_the_share_of_items_that_a_step_encodes():
+    model = DMESR(ModelConfig(views=("text",), width=8), 12, ["a"])
+    config = OptimizerConfig(learning_rate=0.02, weight_decay=0.1, id_decay=3.0)
+    optimizer = build_optimizer(model, config)
+    set_pace(optimizer, config, rate_factor=0.5, item_share=0.25)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0, 0.75]
+    assert {group["lr"] for group in optimizer.param_groups} == {0.01}
 
 
 def test_ids_alone_start_and_stay_as_they_are():

@@ -115,6 +115,7 @@ def test_loss_candidates_are_items_with_training_events(toy_features):
     assert steps.trained_index_N.tolist() == [3, 5, 9]
     assert batch.items.id_row_N.tolist() == [1, 2, 3]
     assert batch.negative_K is None
+    assert batch.item_share == 1
     assert sorted(batch.target_M.tolist()) == [0, 1, 2]  # 3, 5 and 9 each follow something
 
 
@@ -127,6 +128,9 @@ def test_processes_share_out_a_step(large):
     batches = [part.build(part.plan(0)[0], 0, 0) for part in parts]
     assert [len(batch.history_BT) for batch in batches] == [16, 16]
     assert batches[0].target_count == batches[1].target_count == sum(len(batch.target_M) for batch in batches)
+    everything = set().union(*(batch.items.id_row_N.tolist() for batch in batches))
+    share = len(everything) / len(parts[0].trained_index_N)
+    assert [batch.item_share for batch in batches] == [share, share]
     aligned = [set(batch.items.id_row_N[batch.aligned_A].tolist()) for batch in batches]
     assert not aligned[0] & aligned[1]
     assert len(aligned[0] | aligned[1]) == 100
