@@ -5,6 +5,7 @@ memory-mapped: a training step reads the rows of its own items, never the whole 
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ ABSENT = -1
 """The table row that stands for "this item has no such text"."""
 
 _TABLES = {"vectors_UE": np.float32, "coarse_index_NV": np.int32, "segment_index_NL": np.int32}
-_ROWS_PER_CHECK = 65_536
+_ROWS_PER_BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,15 @@ class ItemFeatures:
 
     def check_finite(self) -> None:
         """Read the table once, in blocks. Raises ValueError naming the first item with a NaN or infinite vector."""
-        for start in range(0, len(self.vectors_UE), _ROWS_PER_CHECK):
-            finite = np.isfinite(_map_block(self.vectors_UE, start)).all(axis=1)
+        for start, block_RE in self.read_blocks():
+            finite = np.isfinite(block_RE).all(axis=1)
             if not finite.all():
                 self.raise_not_finite(start + int(np.flatnonzero(~finite)[0]))
+
+    def read_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The table of text vectors a block of rows at a time, with the row that each starts at; few stay in memory."""
+        for start in range(0, len(self.vectors_UE), _ROWS_PER_BLOCK):
+            yield start, _map_block(self.vectors_UE, start)
 
     def raise_not_finite(self, row: int) -> None:
         """Raise the ValueError that names the item, and the source, of a table row with a NaN or infinite value."""
@@ -88,8 +94,8 @@ class ItemFeatures:
 
 
 def _map_block(table_UE: np.ndarray, start: int) -> np.ndarray:
-    """_ROWS_PER_CHECK rows, mapped on their own, so that a scan does not leave the whole table in resident memory."""
-    rows = min(_ROWS_PER_CHECK, len(table_UE) - start)
+    """_ROWS_PER_BLOCK rows, mapped on their own, so that a scan does not leave the whole table in resident memory."""
+    rows = min(_ROWS_PER_BLOCK, len(table_UE) - start)
     if not isinstance(table_UE, np.memmap) or table_UE.filename is None or not table_UE.flags.c_contiguous:
         return table_UE[start : start + rows]
     offset = table_UE.offset + start * table_UE.strides[0]

@@ -60,7 +60,10 @@ class ItemGatherer:
 
     def keep_on(self, device: torch.device) -> None:
         """Copy the whole table of text vectors, found finite, to a device; batches then hold vectors that are there."""
-        self._table_UE = torch.from_numpy(np.array(self.features.vectors_UE)).to(device)
+        table_UE = torch.empty(self.features.vectors_UE.shape, dtype=torch.float32, device=device)
+        for start, block_RE in self.features.read_blocks():
+            table_UE[start : start + len(block_RE)] = torch.from_numpy(np.array(block_RE))
+        self._table_UE = table_UE
 
     def gather(self, item_index_N: np.ndarray) -> ItemBatch:
         """The items with these item_index (1-based). Raises ValueError naming an item with a NaN or infinite vector."""
