@@ -1,10 +1,10 @@
 """Training on a GPU: samples/s and memory with 100,000 items and histories of 200 events; and that it is exact.
 
-    python benchmarks/model_gpu.py FOLDER [--items 100000] [--length 200] [--users 12800] [--rows 0 1 2]
+    python benchmarks/model_gpu.py FOLDER [--items 100000] [--length 200] [--users 12800] [--rows 0 1 2] [--profile]
     python benchmarks/model_gpu.py FOLDER --check
 
 Items: two coarse views and eight segments, 384 random numbers each. Events: item at rank r with probability ∝ r^-0.8.
-Sampled softmax with 1,024 negatives. The first epoch of a row warms up (and compiles), the second is timed, with the
+Sampled softmax with 1,024 negatives. The first epoch of a row warms up, the second is timed, with the
 device idle at both ends; then a full ranking of all users, once. "items / step": different items that a step encodes.
 "disk": text vectors are read from the memory-mapped table step by step, as for a catalog too large for the GPU.
 
@@ -51,38 +51,31 @@ class Row(NamedTuple):
     name: str
     model: dict[str, Any]
     precision: Literal["no", "bf16"]
-    compiled: bool = False
     on_gpu: bool = True
     deterministic: bool = True
     batch: int = 128
 
     def describe(self) -> str:
         parts = ["float32" if self.precision == "no" else self.precision]
-        parts += (
-            [f"batch {self.batch}"] * (self.batch != 128) + ["compiled"] * self.compiled + ["disk"] * (not self.on_gpu)
-        )
+        parts += [f"batch {self.batch}"] * (self.batch != 128) + ["disk"] * (not self.on_gpu)
         return ", ".join(parts + ["not deterministic"] * (not self.deterministic))
 
 
 ROWS = [
     Row("SASRec, ID only", ID_ONLY, "no"),
     Row("SASRec, ID only", ID_ONLY, "bf16"),
-    Row("SASRec, ID only", ID_ONLY, "bf16", compiled=True),
     Row("DMESR-SASRec", FULL, "no"),
     Row("DMESR-SASRec", FULL, "bf16"),
-    Row("DMESR-SASRec", FULL, "bf16", compiled=True),
     Row("DMESR-SASRec", FULL, "bf16", on_gpu=False),
     Row("DMESR-SASRec", FULL, "bf16", deterministic=False),
     Row("DMESR-BERT4Rec", {**FULL, "backbone": "bert4rec"}, "no"),
     Row("DMESR-BERT4Rec", {**FULL, "backbone": "bert4rec"}, "bf16"),
     Row("DMESR-GRU4Rec", {**FULL, "backbone": "gru4rec"}, "no"),
     Row("DMESR-GRU4Rec", {**FULL, "backbone": "gru4rec"}, "bf16"),
-    Row("DMESR-SASRec", FULL, "no", compiled=True),
     Row("SASRec, ID only", ID_ONLY, "no", batch=512),
     Row("SASRec, ID only", ID_ONLY, "bf16", batch=512),
     Row("DMESR-SASRec", FULL, "no", batch=512),
     Row("DMESR-SASRec", FULL, "bf16", batch=512),
-    Row("DMESR-SASRec", FULL, "bf16", batch=512, compiled=True),
 ]
 
 
@@ -105,7 +98,7 @@ def time_row(features: ItemFeatures, sequences: Sequences, row: Row, options: ar
     torch.use_deterministic_algorithms(row.deterministic)
     if not row.on_gpu:
         dmesr_model.trainer.place_on_gpu = lambda *_: None
-    settings = {"batch_size": row.batch, "mixed_precision": row.precision, "compile": row.compiled}
+    settings = {"batch_size": row.batch, "mixed_precision": row.precision}
     config = TrainConfig.model_validate({**settings, "loss": {"kind": "sampled_softmax"}, "checkpoint_seconds": 1e9})
     model = ModelConfig.model_validate({**row.model, "max_length": options.length, "id_dropout": 0.0})
     torch.cuda.reset_peak_memory_stats()
@@ -121,12 +114,26 @@ def time_row(features: ItemFeatures, sequences: Sequences, row: Row, options: ar
     seconds, peak = time.perf_counter() - warm, torch.cuda.max_memory_allocated() / 2**30
     steps = len(trainer.steps.plan(1))
     unique = len(trainer.steps.build(trainer.steps.plan(1)[0], 1, 0).items.id_row_N)
+    if options.profile:
+        print_profile(trainer, state, steps)
     ranking = time.perf_counter()
     trainer.validate()
     ranked = time.perf_counter() - ranking
     return (
         f"| {row.name} | {row.describe()} | {state.samples / seconds:.0f} | {1000 * seconds / steps:.1f} | {unique} | "
         f"{peak:.2f} | {ranked:.1f} | {warm - started:.0f} | {state.loss_sum / steps:.3f} |"
+    )
+
+
+def print_profile(trainer: Trainer, state: RunState, steps: int) -> None:
+    """How long the GPU computes in a step, and in how many kernels, over one more epoch."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        trainer.train_epoch(RunState(epoch=2, step=state.step), progress=None)
+        torch.cuda.synchronize()
+    kernels = profile.key_averages()
+    busy_ms = sum(kernel.self_device_time_total for kernel in kernels) / 1000 / steps
+    print(
+        f"the GPU is busy {busy_ms:.1f} ms a step, with {sum(kernel.count for kernel in kernels) / steps:.0f} kernels"
     )
 
 
@@ -143,7 +150,6 @@ def time_rows(options: argparse.Namespace) -> None:
             print(f"row {position} {ROWS[position]}: {type(error).__name__}: {str(error)[:2000]}", flush=True)
         dmesr_model.trainer.place_on_gpu = in_place
         AcceleratorState._reset_state(reset_partial_state=True)
-        torch.compiler.reset()
         torch.cuda.empty_cache()
 
 
@@ -228,6 +234,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=12_800)
     parser.add_argument("--length", type=int, default=200)
     parser.add_argument("--rows", type=int, nargs="+", help="positions in ROWS")
+    parser.add_argument("--profile", action="store_true", help="one more epoch of each row, for the GPU's busy time")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

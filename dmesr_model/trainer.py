@@ -91,10 +91,8 @@ class TrainConfig(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="Decides initial weights, order, dropout, masks and negatives.")
     mixed_precision: Literal["no", "bf16"] = Field(
-        default="no", description="'bf16' halves activations on GPUs that have it."
-    )
-    compile: bool = Field(
-        default=False, description="Compile the item encoder and the backbone with torch.compile, once a run."
+        default="no",
+        description="'bf16': products in bfloat16. No faster at usual widths; a tenth less of a GPU's memory.",
     )
     checkpoint_seconds: float = Field(
         default=60.0, ge=0, description="Least time between checkpoints; 0: after each step."
@@ -190,9 +188,6 @@ class Trainer:
         optimizer = build_optimizer(objective, train_config.optimizer)
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
         self.average = average_weights(self.model, train_config.average_decay)
-        if train_config.compile:
-            self.model.items.compile(dynamic=True)
-            self.model.backbone.compile(dynamic=True)
         self.saved_at = time.monotonic()
 
     def run(self) -> TrainSummary:
