@@ -131,8 +131,9 @@ def fit(
     train_config: TrainConfig,
     output_dir: Path,
 ) -> TrainSummary:
-    """Train a model and save it under `output_dir / "model"`. Sets torch's global seed, and on a GPU that torch is to
-    use deterministic kernels.
+    """Train a model and save it under `output_dir / "model"`.
+
+    Sets torch's global seed and, on a GPU, torch's deterministic kernels.
 
     Called again with the same arguments it resumes from the newest checkpoint of `output_dir`, and returns at once
     where the run has finished. Under `accelerate launch` or `torchrun` each process calls it with the same arguments.
