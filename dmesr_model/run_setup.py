@@ -53,9 +53,10 @@ def use_deterministic_kernels(device: torch.device) -> None:
 def place_on_gpu(gatherer: ItemGatherer, device: torch.device) -> None:
     """Copy the text vectors that a model reads to the GPU, where they take at most a quarter of what is free there."""
     reads_text = gatherer.use_segments or gatherer.coarse_index_NV.shape[1] > 0
-    if device.type == "cuda" and reads_text:
-        if gatherer.features.vectors_UE.nbytes <= torch.cuda.mem_get_info(device)[0] / 4:
-            gatherer.keep_on(device)
+    if device.type != "cuda" or not reads_text:
+        return
+    if gatherer.features.vectors_UE.nbytes <= torch.cuda.mem_get_info(device)[0] / 4:
+        gatherer.keep_on(device)
 
 
 def split_events(sequences: Sequences, split: SplitName) -> tuple[Sequences, HeldOut | None]:
