@@ -64,9 +64,9 @@ SEARCHED = (
 PEER = "rectools"  # files of model_peer_rectools_quality.py
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
-    "ml-100k": {"learning_rate": [0.004, 0.002], "id_decay": [2.0]},
-    "microlens-25k": {"learning_rate": [0.002, 0.004], "id_decay": [2.0]},
-    "sample_shop": {"learning_rate": [0.004, 0.002], "id_decay": [2.0]},
+    "ml-100k": {"learning_rate": [0.004, 0.002], "dropout": [0.3]},
+    "microlens-25k": {"learning_rate": [0.002], "dropout": [0.3, 0.1]},
+    "sample_shop": {"learning_rate": [0.004, 0.002], "dropout": [0.3]},
 }
 RECIPES: dict[str, dict[str, object]] = {
     "ml-100k": {"max_epochs": 80},
@@ -80,7 +80,7 @@ RECIPES: dict[str, dict[str, object]] = {
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
 BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 100, "patience": 25, "average_decay": 0.99}
 BERT4REC_BATCH = {"ml-100k": 32, "microlens-25k": 512, "sample_shop": 32}
-BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002, 0.004], "id_decay": [2.0]}
+BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002, 0.004], "dropout": [0.3]}
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 
 
@@ -91,12 +91,15 @@ def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> Non
         "views": list(features.views),
         "max_length": LENGTHS[dataset.name],
         "id_dropout": 0.0,
+        "dropout": point["dropout"],
         **ROWS[row],
     }
     recipe = RECIPES[dataset.name]
     if row.startswith("bert4rec"):
         recipe = {**recipe, **BERT4REC_RECIPE, "batch_size": BERT4REC_BATCH[dataset.name]}
-    config = TrainConfig.model_validate({**recipe, "seed": seed, "optimizer": point})
+    config = TrainConfig.model_validate(
+        {**recipe, "seed": seed, "optimizer": {"learning_rate": point["learning_rate"]}}
+    )
     output, started = path.with_suffix(""), time.process_time()
     summary = fit(features, sequences, ModelConfig.model_validate(settings), config, output)
     cpu_seconds = time.process_time() - started
@@ -136,10 +139,8 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
 
 
 def grid_of(dataset: Path, row: str) -> list[Point]:
-    """Every point that is searched for a row; IDs alone do not decay, so that axis is one value."""
+    """Every point that is searched for a row."""
     grid = BERT4REC_GRID if row.startswith("bert4rec") else GRIDS[dataset.name]
-    if row.endswith("id_only"):
-        grid = {**grid, "id_decay": grid["id_decay"][:1]}
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
@@ -182,7 +183,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
     results[PEER], points[PEER] = read_peer(dataset)
     compared = " | ".join(f"test NDCG@10 − {other}" for other in against)
     print(
-        "| row | seeds | learning rate, ID decay | test NDCG@10 | test HR@10 | validation NDCG@10 | "
+        "| row | seeds | learning rate, dropout | test NDCG@10 | test HR@10 | validation NDCG@10 | "
         f"{compared} | epochs | CPU s |"
     )
     print("| --- " * (8 + len(against)) + "|")
@@ -198,7 +199,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
             )
             cells.append("–" if row == other or not shared else paired(ours, theirs))
         epochs, seconds = (np.mean([run[name] for run in mine.values()]) for name in ("epochs", "cpu_seconds"))
-        point = ", ".join(f"{points[row][name]}" for name in ("learning_rate", "id_decay"))
+        point = ", ".join(f"{points[row][name]}" for name in ("learning_rate", "dropout"))
         print(f"| {row} | {len(mine)} | {point} | {' | '.join(cells)} | {epochs:.0f} | {seconds:.0f} |")
     for row, mine in results.items():
         inside = {name: f"{np.mean([run['inside'][name] for run in mine.values()]):.3f}" for name in names_inside(mine)}
@@ -232,12 +233,10 @@ def read_peer(dataset: Path) -> tuple[dict[int, dict], Point]:
     def seeds_and_validation(runs: dict[int, dict]) -> tuple[int, float]:
         return len(runs), float(np.mean([run["validation"] for run in runs.values()]))
 
-    rate, runs = max(
-        ((rate, runs) for (rate, _), runs in found.items()),
-        key=lambda entry: seeds_and_validation(entry[1]),
-        default=(0.0, {}),
+    (rate, dropout), runs = max(
+        found.items(), key=lambda entry: seeds_and_validation(entry[1]), default=((0.0, 0.0), dict[int, dict]())
     )
-    return runs, {"learning_rate": rate, "id_decay": 0.0}
+    return runs, {"learning_rate": rate, "dropout": dropout}
 
 
 def spread(results: Iterable[dict], name: str) -> str:
