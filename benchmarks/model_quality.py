@@ -207,6 +207,28 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
             print(f"- {row}: " + ", ".join(f"{name} {value}" for name, value in inside.items()))
 
 
+def print_transitions(dataset: Path, at: int | None) -> None:
+    """One line a row: test NDCG@10 by what training knew of the step from a user's last item to the target."""
+    split = leave_one_out(Sequences.open(dataset / "sequences"))
+    train, test = split.train, split.test
+    histories = [train.history(user) for user in range(train.user_count)]
+    met = {step for history in histories for step in zip(history[:-1].tolist(), history[1:].tolist(), strict=True)}
+    known = set(train.item_index.tolist())
+    last_H = [int(test.histories.history(user)[-1]) for user in range(len(test.target_index_H))]
+    steps = list(zip(last_H, test.target_index_H.tolist(), strict=True))
+    met_H = np.array([step in met for step in steps])
+    unknown_H = np.array([target not in known for _, target in steps])
+    kinds = {"met": met_H, "not met": ~met_H & ~unknown_H, "unknown target": unknown_H}
+    print("| row | seeds | " + " | ".join(f"{name} ({mask_H.sum()} users)" for name, mask_H in kinds.items()) + " |")
+    print("| --- " * (2 + len(kinds)) + "|")
+    for row in ROWS:
+        mine = read_runs(dataset, row, point_of(dataset, row, at))
+        if mine:
+            gains_H = np.mean([run["per_user"] for run in mine.values()], axis=0)
+            cells = [f"{gains_H[mask_H].mean():.4f}" if mask_H.any() else "–" for mask_H in kinds.values()]
+            print(f"| {row} | {len(mine)} | {' | '.join(cells)} |")
+
+
 def names_inside(runs: dict[int, dict]) -> list[str]:
     return list(next(iter(runs.values()))["inside"]) if runs else []
 
@@ -251,6 +273,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--table", action="store_true", help="print the table of all finished runs")
+    parser.add_argument("--transitions", action="store_true", help="print accuracy by what training knew of the step")
     parser.add_argument("--against", nargs="+", choices=[*ROWS, PEER], default=["id_only", "plain_sum"])
     parser.add_argument("--at", type=int, help="rows and table at this point of the grid, from 0")
     options = parser.parse_args()
@@ -263,6 +286,8 @@ def main() -> None:
             run_once(options.dataset, row, seed, point_of(options.dataset, row, options.at))
     if options.table:
         print_table(options.dataset, options.against, options.at)
+    if options.transitions:
+        print_transitions(options.dataset, options.at)
 
 
 if __name__ == "__main__":
