@@ -49,14 +49,17 @@ class RunState(BaseModel):
         return self.model_copy(update=update)
 
     def after_losses(self, losses: Sequence[StepLosses], seconds: float) -> "RunState":
-        """With what some steps lost and took; waits for a GPU to have done them.
+        """With what one or more steps lost and took; waits once for a GPU to have done them.
 
         Raises:
             FloatingPointError: a loss is NaN or infinite.
         """
+        next_item, alignment = torch.stack(
+            [torch.stack([step.next_item for step in losses]), torch.stack([step.alignment for step in losses])]
+        ).tolist()
         update = {
-            "loss_sum": sum((float(step.next_item) for step in losses), start=self.loss_sum),
-            "alignment_sum": sum((float(step.alignment) for step in losses), start=self.alignment_sum),
+            "loss_sum": sum(next_item, start=self.loss_sum),
+            "alignment_sum": sum(alignment, start=self.alignment_sum),
             "seconds": self.seconds + seconds,
         }
         if not math.isfinite(update["loss_sum"] + update["alignment_sum"]):

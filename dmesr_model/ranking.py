@@ -60,7 +60,13 @@ def _rank_in_numpy(
 def rank_in_torch(
     items_ND: Tensor, users_BD: Tensor, target_B: Tensor, seen_row_E: Tensor, seen_column_E: Tensor
 ) -> Tensor:
-    """`pessimistic_ranks` on a GPU."""
+    """`metrics.pessimistic_ranks` on a GPU: int64 [B].
+
+    Args:
+        items_ND, users_BD: vectors, whose inner product is the score.
+        target_B: int64, column of each target.
+        seen_row_E, seen_column_E: integers, user and item of each of the E seen events, which are not ranked.
+    """
     scores_BN = users_BD @ items_ND.T
     rows_B = torch.arange(len(target_B), device=scores_BN.device)
     target_score_B = scores_BN[rows_B, target_B]
