@@ -2,10 +2,13 @@
 
     PEER_PYTHON benchmarks/model_peer_rectools_quality.py WORK_FOLDER/ml-100k --lr 0.001 0.002 --seeds 0
     PEER_PYTHON benchmarks/model_peer_rectools_quality.py WORK_FOLDER/ml-100k --lr 0.002 --seeds 0 1 2 3 4
+    PEER_PYTHON benchmarks/model_peer_rectools_quality.py WORK_FOLDER/microlens-25k --length 20 --negatives 128 \
+        --lr 0.002 --epochs 80 --patience 10
 
 Last event of a user: test; the one before: validation; full ranking, seen items filtered. After each epoch the model
 is validated by its own `recommend`; test accuracy is that of the epoch of best validation NDCG@10. 64 dimensions,
-2 blocks, 2 heads, length 100, batch 128, full softmax. Finished runs are kept under DATASET/quality and not run again.
+2 blocks, 2 heads, length 100 and batch 128 unless others are given, full softmax or RecTools' sampled softmax
+with so many negatives a position. Finished runs are kept under DATASET/quality and not run again.
 """
 
 import argparse
@@ -69,16 +72,17 @@ def quiet_trainer() -> lightning.Trainer:
     )
 
 
-def train(events: Events, seed: int, rate: float, dropout: float, most_epochs: int, patience: int) -> dict[str, object]:
+def train(events: Events, seed: int, rate: float, dropout: float, options: argparse.Namespace) -> dict[str, object]:
     lightning.seed_everything(seed, verbose=False)
     started = time.process_time()
     model = SASRecModel(
         n_blocks=2,
         n_heads=2,
         n_factors=64,
-        session_max_len=100,
-        batch_size=128,
-        loss="softmax",
+        session_max_len=options.length,
+        batch_size=options.batch,
+        loss="sampled_softmax" if options.negatives else "softmax",
+        n_negatives=max(options.negatives, 1),
         dropout_rate=dropout,
         lr=rate,
         dataloader_num_workers=0,
@@ -86,9 +90,10 @@ def train(events: Events, seed: int, rate: float, dropout: float, most_epochs: i
     )
     curve: list[float] = []
     test_U = np.zeros(0)
-    while len(curve) < most_epochs and len(curve) - int(np.argmax(curve or [0])) <= patience:
+    while len(curve) < options.epochs and len(curve) - int(np.argmax(curve or [0])) <= options.patience:
         model.fit_partial(events.train, min_epochs=1, max_epochs=1)
         curve.append(float(gains(model, events.train, events.validation_U).mean()))
+        sys.stderr.write(f"pass {len(curve)}: validation {curve[-1]:.4f}\n")
         if curve[-1] == max(curve):
             test_U = gains(model, events.known, events.test_U)
     return {
@@ -110,6 +115,9 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--lr", nargs="+", type=float, default=[0.001])
     parser.add_argument("--dropout", nargs="+", type=float, default=[0.3])
+    parser.add_argument("--length", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--negatives", type=int, default=0, help="0: full softmax")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--patience", type=int, default=6)
@@ -121,7 +129,7 @@ def main() -> None:
             for dropout in options.dropout:
                 path = options.dataset / "quality" / f"rectools-{rate}-{dropout}-{seed}.json"
                 if not path.exists():
-                    result = train(events, seed, rate, dropout, options.epochs, options.patience)
+                    result = train(events, seed, rate, dropout, options)
                     path.write_text(json.dumps(result))
                 shown = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("per_user", "curve")}
                 sys.stdout.write(json.dumps(shown) + "\n")

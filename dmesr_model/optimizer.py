@@ -11,8 +11,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from dmesr_model.item_encoder import ItemIdentity
 
-_EARLY_STEPS = 9  # of TensorFlow's ExponentialMovingAverage, which starts its decay at (1 + n) / (10 + n)
-
 _IS_OFFSETS = "is_offsets"
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -90,18 +88,18 @@ def set_pace(optimizer: torch.optim.Optimizer, config: OptimizerConfig, rate_fac
             group["weight_decay"] = config.id_decay * item_share
 
 
-def average_weights(module: nn.Module, decay: float) -> AveragedModel | None:
-    """An exponential moving average of the weights (Polyak & Juditsky 1992), or None with decay 0.
+def average_weights(module: nn.Module, share: float) -> AveragedModel | None:
+    """A mean of the weights that leans on the latest `share` of the steps so far, or None with share 0.
 
-    After n steps the next one weighs 9 / (9 + n) or, once that is less, 1 - decay: a short run's mean is not held back
-    by the weights that it started from.
+    After n steps the next one weighs 1 / (1 + share · n): polynomial-decay averaging (Shamir & Zhang 2013) with
+    η = 1 / share - 1. It grows with the run, whatever the steps of an epoch are, and is the plain mean with share 1.
     """
-    if decay == 0:
+    if share == 0:
         return None
 
     def follow(means: _Tensors, weights: _Tensors, _: object) -> None:
         steps = int(average.n_averaged)  # on the CPU wherever the weights are, so reading it waits for nothing
-        torch._foreach_lerp_(means, weights, max(1 - decay, _EARLY_STEPS / (_EARLY_STEPS + steps)))
+        torch._foreach_lerp_(means, weights, 1 / (1 + share * steps))
 
     average = AveragedModel(module, multi_avg_fn=follow)
     for child in average.modules():

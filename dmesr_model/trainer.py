@@ -74,11 +74,11 @@ class TrainConfig(BaseModel):
         description="Cut histories longer than the model reads into windows, so that every event trains; else the most "
         "recent ones alone do, as in the papers.",
     )
-    average_decay: float = Field(
-        default=0.97,
+    average_share: float = Field(
+        default=0.1,
         ge=0,
-        lt=1,
-        description="Validate and keep a mean of the weights over some 1 / (1 - decay) steps; 0: the last weights.",
+        le=1,
+        description="Validate and keep a mean of the weights over this share of the steps so far; 0: the last weights.",
     )
     optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="How weights follow gradients.")
     mask_share: Share = Field(default=0.2, description="BERT4Rec: share of positions masked in training.")
@@ -188,7 +188,7 @@ class Trainer:
         objective = Objective(self.model, train_config.loss, len(self.steps.trained_index_N), processes)
         optimizer = build_optimizer(objective, train_config.optimizer)
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
-        self.average = average_weights(self.model, train_config.average_decay)
+        self.average = average_weights(self.model, train_config.average_share)
         self.saved_at = time.monotonic()
 
     def run(self) -> TrainSummary:

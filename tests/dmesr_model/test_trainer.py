@@ -130,19 +130,19 @@ def test_same_seed_same_weights(toy_features, toy_sequences, tmp_path):
 
 
 def test_the_mean_of_the_weights_is_kept(toy_features, toy_sequences, tmp_path):
-    """A step an epoch. The second step weighs 9 / (9 + 1), the third 9 / (9 + 2), unless that is below 1 - decay."""
+    """A step an epoch. The second step weighs 1 / (1 + share), the third 1 / (1 + 2 · share)."""
 
-    def trained(epochs, decay):
-        config = TrainConfig(split="none", max_epochs=epochs, batch_size=64, average_decay=decay)
-        fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / f"{epochs}-{decay}")
-        return load_file(tmp_path / f"{epochs}-{decay}" / "model" / "model.safetensors")
+    def trained(epochs, share):
+        config = TrainConfig(split="none", max_epochs=epochs, batch_size=64, average_share=share)
+        fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / f"{epochs}-{share}")
+        return load_file(tmp_path / f"{epochs}-{share}" / "model" / "model.safetensors")
 
     first, second, third = (trained(epochs, 0.0) for epochs in (1, 2, 3))
-    two, three, even = trained(2, 0.97), trained(3, 0.97), trained(2, 0.05)
+    two, three, even = trained(2, 0.25), trained(3, 0.25), trained(3, 1.0)
     for name in first:
-        np.testing.assert_allclose(two[name], first[name] * 0.1 + second[name] * 0.9, atol=1e-7)
-        np.testing.assert_allclose(three[name], two[name] * (2 / 11) + third[name] * (9 / 11), atol=1e-7)
-        np.testing.assert_allclose(even[name], first[name] * 0.05 + second[name] * 0.95, atol=1e-7)
+        np.testing.assert_allclose(two[name], first[name] * 0.2 + second[name] * 0.8, atol=1e-7)
+        np.testing.assert_allclose(three[name], two[name] / 3 + third[name] * (2 / 3), atol=1e-7)
+        np.testing.assert_allclose(even[name], (first[name] + second[name] + third[name]) / 3, atol=1e-7)
 
 
 def test_nan_is_refused_by_name(toy_features, toy_sequences, tmp_path):
