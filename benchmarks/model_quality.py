@@ -64,9 +64,9 @@ SEARCHED = (
 PEER = "rectools"  # files of model_peer_rectools_quality.py
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
-    "ml-100k": {"learning_rate": [0.004, 0.002], "dropout": [0.3]},
-    "microlens-25k": {"learning_rate": [0.002], "dropout": [0.3, 0.1]},
-    "sample_shop": {"learning_rate": [0.004, 0.002], "dropout": [0.3]},
+    "ml-100k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
+    "microlens-25k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.002], "dropout": [0.3, 0.2, 0.1]},
+    "sample_shop": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
 }
 RECIPES: dict[str, dict[str, object]] = {
     "ml-100k": {"max_epochs": 80},
@@ -80,7 +80,7 @@ RECIPES: dict[str, dict[str, object]] = {
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
 BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 100, "patience": 25}
 BERT4REC_BATCH = {"ml-100k": 32, "microlens-25k": 512, "sample_shop": 32}
-BERT4REC_GRID: dict[str, list[float]] = {"learning_rate": [0.002, 0.004], "dropout": [0.3]}
+BERT4REC_GRID: dict[str, list[float]] = {"id_dropout": [0.1, 0.0], "learning_rate": [0.002, 0.004], "dropout": [0.3]}
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 
 
@@ -90,7 +90,7 @@ def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> Non
     settings: dict[str, object] = {
         "views": list(features.views),
         "max_length": LENGTHS[dataset.name],
-        "id_dropout": 0.0,
+        "id_dropout": point["id_dropout"],
         "dropout": point["dropout"],
         **ROWS[row],
     }
@@ -183,7 +183,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
     results[PEER], points[PEER] = read_peer(dataset)
     compared = " | ".join(f"test NDCG@10 − {other}" for other in against)
     print(
-        "| row | seeds | learning rate, dropout | test NDCG@10 | test HR@10 | validation NDCG@10 | "
+        "| row | seeds | hidden IDs, learning rate, dropout | test NDCG@10 | test HR@10 | validation NDCG@10 | "
         f"{compared} | epochs | CPU s |"
     )
     print("| --- " * (8 + len(against)) + "|")
@@ -199,7 +199,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
             )
             cells.append("–" if row == other or not shared else paired(ours, theirs))
         epochs, seconds = (np.mean([run[name] for run in mine.values()]) for name in ("epochs", "cpu_seconds"))
-        point = ", ".join(f"{points[row][name]}" for name in ("learning_rate", "dropout"))
+        point = ", ".join(f"{points[row][name]}" for name in ("id_dropout", "learning_rate", "dropout"))
         print(f"| {row} | {len(mine)} | {point} | {' | '.join(cells)} | {epochs:.0f} | {seconds:.0f} |")
     for row, mine in results.items():
         inside = {name: f"{np.mean([run['inside'][name] for run in mine.values()]):.3f}" for name in names_inside(mine)}
@@ -258,7 +258,7 @@ def read_peer(dataset: Path) -> tuple[dict[int, dict], Point]:
     (rate, dropout), runs = max(
         found.items(), key=lambda entry: seeds_and_validation(entry[1]), default=((0.0, 0.0), dict[int, dict]())
     )
-    return runs, {"learning_rate": rate, "dropout": dropout}
+    return runs, {"id_dropout": 0.0, "learning_rate": rate, "dropout": dropout}
 
 
 def spread(results: Iterable[dict], name: str) -> str:
