@@ -9,7 +9,7 @@ by mean validation NDCG@10 over the seeds. Ablations are trained at that of thei
 point N of the grid.
 A finished run is kept under DATASET/quality and not run again; RecTools' runs there are a row of the table. Early
 stopping is on validation NDCG@10. The paired test is Wilcoxon's signed-rank test over users, on each user's mean
-NDCG@10 over the seeds that both rows have; its interval is a bootstrap of users.
+NDCG@10 or HR@10 over the seeds that both rows have; its interval is a bootstrap of users.
 """
 
 import argparse
@@ -181,23 +181,26 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
     points = {row: point_of(dataset, row, at) for row in ROWS}
     results = {row: read_runs(dataset, row, points[row]) for row in ROWS}
     results[PEER], points[PEER] = read_peer(dataset)
-    compared = " | ".join(f"test NDCG@10 − {other}" for other in against)
+    compared = " | ".join(f"test {metric}@10 − {other}" for other in against for metric in ("NDCG", "HR"))
     print(
         "| row | seeds | hidden IDs, learning rate, dropout | test NDCG@10 | test HR@10 | validation NDCG@10 | "
         f"{compared} | epochs | CPU s |"
     )
-    print("| --- " * (8 + len(against)) + "|")
+    print("| --- " * (8 + 2 * len(against)) + "|")
     for row, mine in results.items():
         if not mine:
             continue
         cells = [spread(mine.values(), name) for name in ("ndcg_at_10", "hr_at_10", "validation")]
         for other in against:
             shared = sorted(mine.keys() & results[other].keys())
-            ours, theirs = (
-                np.mean([found[seed]["per_user"] for seed in shared], axis=0) if shared else np.zeros(1)
-                for found in (mine, results[other])
+            if row == other or not shared:
+                cells += ["–", "–"]
+                continue
+            ours_SU, theirs_SU = (
+                np.array([found[seed]["per_user"] for seed in shared]) for found in (mine, results[other])
             )
-            cells.append("–" if row == other or not shared else paired(ours, theirs))
+            cells.append(paired(ours_SU.mean(axis=0), theirs_SU.mean(axis=0)))
+            cells.append(paired((ours_SU > 0).mean(axis=0), (theirs_SU > 0).mean(axis=0)))
         epochs, seconds = (np.mean([run[name] for run in mine.values()]) for name in ("epochs", "cpu_seconds"))
         point = ", ".join(f"{points[row][name]}" for name in ("id_dropout", "learning_rate", "dropout"))
         print(f"| {row} | {len(mine)} | {point} | {' | '.join(cells)} | {epochs:.0f} | {seconds:.0f} |")
