@@ -2,13 +2,12 @@
 
     PEER_PYTHON benchmarks/model_peer_rectools_quality.py WORK_FOLDER/ml-100k --lr 0.001 0.002 --seeds 0
     PEER_PYTHON benchmarks/model_peer_rectools_quality.py WORK_FOLDER/ml-100k --lr 0.002 --seeds 0 1 2 3 4
-    PEER_PYTHON benchmarks/model_peer_rectools_quality.py WORK_FOLDER/microlens-25k --length 20 --negatives 128 \
-        --lr 0.002 --epochs 80 --patience 10
+    PEER_PYTHON benchmarks/model_peer_rectools_quality.py WORK_FOLDER/microlens-25k --lr 0.002 --epochs 80 --patience 10
 
 Last event of a user: test; the one before: validation; full ranking, seen items filtered. After each epoch the model
 is validated by its own `recommend`; test accuracy is that of the epoch of best validation NDCG@10. 64 dimensions,
-2 blocks, 2 heads, length 100 and batch 128 unless others are given, full softmax or RecTools' sampled softmax
-with so many negatives a position. Finished runs are kept under DATASET/quality and not run again.
+2 blocks, 2 heads, batch 128; ML-100K and the shop: length 100, full softmax; MicroLens-25k: length 20, RecTools'
+sampled softmax. Finished runs are kept under DATASET/quality and not run again.
 """
 
 import argparse
@@ -25,6 +24,8 @@ import torch
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
+LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
+NEGATIVES = {"microlens-25k": 128}  # a position; full softmax elsewhere
 FEWEST_EVENTS = 3
 CUT = 10
 
@@ -73,16 +74,17 @@ def quiet_trainer() -> lightning.Trainer:
 
 
 def train(events: Events, seed: int, rate: float, dropout: float, options: argparse.Namespace) -> dict[str, object]:
+    negatives = NEGATIVES.get(options.dataset.name)
     lightning.seed_everything(seed, verbose=False)
     started = time.process_time()
     model = SASRecModel(
         n_blocks=2,
         n_heads=2,
         n_factors=64,
-        session_max_len=options.length,
-        batch_size=options.batch,
-        loss="sampled_softmax" if options.negatives else "softmax",
-        n_negatives=max(options.negatives, 1),
+        session_max_len=LENGTHS[options.dataset.name],
+        batch_size=128,
+        loss="sampled_softmax" if negatives else "softmax",
+        n_negatives=negatives or 1,
         dropout_rate=dropout,
         lr=rate,
         dataloader_num_workers=0,
@@ -115,9 +117,6 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--lr", nargs="+", type=float, default=[0.001])
     parser.add_argument("--dropout", nargs="+", type=float, default=[0.3])
-    parser.add_argument("--length", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--negatives", type=int, default=0, help="0: full softmax")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--patience", type=int, default=6)
