@@ -43,6 +43,7 @@ WIDTH, SEGMENTS, VIEWS = 384, 8, 2
 BACKBONES = ("sasrec", "bert4rec", "gru4rec")
 ID_ONLY: dict[str, Any] = {"views": (), "use_segments": False}
 FULL: dict[str, Any] = {"views": ("image", "text")}
+LOSS = {"kind": "sampled_softmax", "negatives": 1024}
 
 
 class Row(NamedTuple):
@@ -99,7 +100,7 @@ def time_row(features: ItemFeatures, sequences: Sequences, row: Row, options: ar
     if not row.on_gpu:
         dmesr_model.trainer.place_on_gpu = lambda *_: None
     settings = {"batch_size": row.batch, "mixed_precision": row.precision}
-    config = TrainConfig.model_validate({**settings, "loss": {"kind": "sampled_softmax"}, "checkpoint_seconds": 1e9})
+    config = TrainConfig.model_validate({**settings, "loss": LOSS, "checkpoint_seconds": 1e9})
     model = ModelConfig.model_validate({**row.model, "max_length": options.length, "id_dropout": 0.0})
     torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
@@ -187,7 +188,7 @@ def train(folder: Path, name: str, backbone: str, dropout: float, kill_at: int) 
         ),
         train=TrainConfig.model_validate(
             {
-                "loss": {"kind": "sampled_softmax"},
+                "loss": LOSS,
                 "max_epochs": 15,
                 "patience": 15,
                 "log_every_steps": 1,

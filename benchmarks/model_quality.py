@@ -61,20 +61,22 @@ SEARCHED = (
     *("gru4rec_full", "gru4rec_plain_sum", "gru4rec_id_only"),
     *("bert4rec_full", "bert4rec_id_only"),
 )
+ALL_ITEMS = 0  # in place of a number of negatives: full softmax
 PEER = "rectools"  # files of model_peer_rectools_quality.py
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
     "ml-100k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
-    "microlens-25k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.002], "dropout": [0.3, 0.2, 0.1]},
+    "microlens-25k": {
+        "negatives": [4096, ALL_ITEMS],
+        "id_dropout": [0.1, 0.0],
+        "learning_rate": [0.002],
+        "dropout": [0.3, 0.2],
+    },
     "sample_shop": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
 }
 RECIPES: dict[str, dict[str, object]] = {
     "ml-100k": {"max_epochs": 80},
-    "microlens-25k": {
-        "max_epochs": 120,
-        "batch_size": 512,
-        "loss": {"kind": "sampled_softmax", "negatives": 1024},
-    },
+    "microlens-25k": {"max_epochs": 120, "batch_size": 512},
     "sample_shop": {"max_epochs": 80},
 }
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
@@ -98,7 +100,7 @@ def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> Non
     if row.startswith("bert4rec"):
         recipe = {**recipe, **BERT4REC_RECIPE, "batch_size": BERT4REC_BATCH[dataset.name]}
     config = TrainConfig.model_validate(
-        {**recipe, "seed": seed, "optimizer": {"learning_rate": point["learning_rate"]}}
+        {**recipe, "loss": loss_of(point), "seed": seed, "optimizer": {"learning_rate": point["learning_rate"]}}
     )
     output, started = path.with_suffix(""), time.process_time()
     summary = fit(features, sequences, ModelConfig.model_validate(settings), config, output)
@@ -122,6 +124,12 @@ def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> Non
     path.write_text(json.dumps(result))
 
 
+def loss_of(point: Point) -> dict[str, object]:
+    """Sampled softmax with the point's negatives; full softmax where it has none, or ALL_ITEMS."""
+    negatives = int(point.get("negatives", ALL_ITEMS))
+    return {"kind": "softmax"} if negatives == ALL_ITEMS else {"kind": "sampled_softmax", "negatives": negatives}
+
+
 def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
     """Alignment and uniformity of the adapted views (Wang & Isola 2020), and entropy of attention to segments."""
     found = {}
@@ -140,7 +148,7 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
 
 def grid_of(dataset: Path, row: str) -> list[Point]:
     """Every point that is searched for a row."""
-    grid = BERT4REC_GRID if row.startswith("bert4rec") else GRIDS[dataset.name]
+    grid = {**GRIDS[dataset.name], **(BERT4REC_GRID if row.startswith("bert4rec") else {})}
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
@@ -183,7 +191,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
     results[PEER], points[PEER] = read_peer(dataset)
     compared = " | ".join(f"test {metric}@10 − {other}" for other in against for metric in ("NDCG", "HR"))
     print(
-        "| row | seeds | hidden IDs, learning rate, dropout | test NDCG@10 | test HR@10 | validation NDCG@10 | "
+        "| row | seeds | point of the grid | test NDCG@10 | test HR@10 | validation NDCG@10 | "
         f"{compared} | epochs | CPU s |"
     )
     print("| --- " * (8 + 2 * len(against)) + "|")
@@ -202,7 +210,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
             cells.append(paired(ours_SU.mean(axis=0), theirs_SU.mean(axis=0)))
             cells.append(paired((ours_SU > 0).mean(axis=0), (theirs_SU > 0).mean(axis=0)))
         epochs, seconds = (np.mean([run[name] for run in mine.values()]) for name in ("epochs", "cpu_seconds"))
-        point = ", ".join(f"{points[row][name]}" for name in ("id_dropout", "learning_rate", "dropout"))
+        point = ", ".join(f"{name} {value}" for name, value in points[row].items())
         print(f"| {row} | {len(mine)} | {point} | {' | '.join(cells)} | {epochs:.0f} | {seconds:.0f} |")
     for row, mine in results.items():
         inside = {name: f"{np.mean([run['inside'][name] for run in mine.values()]):.3f}" for name in names_inside(mine)}

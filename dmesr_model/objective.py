@@ -25,10 +25,14 @@ class LossConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
-        default="softmax", description="'softmax' scores every item of the catalog: best up to some 10,000 items."
+        default="softmax",
+        description="'softmax' scores every item of the catalog: the most accurate, for catalogs of some 10,000 items.",
     )
     negatives: int = Field(
-        default=1024, ge=1, description="Items drawn a step and shared by its positions; not used by 'softmax'."
+        default=4096,
+        ge=1,
+        description="Items drawn a step and shared by its positions; few rarely hold an item like the target, "
+        "which content needs most. Not used by 'softmax'.",
     )
     sampling: NegativeSampling = Field(
         default="uniform", description="How they are drawn; 'popularity' needs logQ correction."
