@@ -67,7 +67,7 @@ Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
     "ml-100k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
     "microlens-25k": {
-        "negatives": [4096, ALL_ITEMS],
+        "negatives": [2048, ALL_ITEMS],
         "id_dropout": [0.1, 0.0],
         "learning_rate": [0.002],
         "dropout": [0.3, 0.2],

@@ -16,23 +16,23 @@ def full_softmax(user_MW: Tensor, item_NW: Tensor, target_M: Tensor) -> Tensor:
     )
 
 
-def sampled_softmax(positive_M: Tensor, negative_MK: Tensor, log_count_K: Tensor, hit_MK: Tensor) -> Tensor:
-    """Cross-entropy with its sum over items estimated from K negatives (Bengio & Senécal 2008; logQ: Yi et al. 2019).
+def sampled_softmax(positive_M: Tensor, negative_MC: Tensor, log_chance_MC: Tensor, hit_MC: Tensor) -> Tensor:
+    """Cross-entropy with its sum over items estimated from C of them (Bengio & Senécal 2008; logQ: Yi et al. 2019).
 
-    The positive is certain to be in the sum and stays uncorrected; negative k stands for exp(−log_count_K[k]) items, so
-    with all items as negatives (log_count 0) this is a term of `full_softmax`.
+    The positive is certain to be in the sum and stays uncorrected; candidate c stands for exp(−log_chance[c]) items
+    (Horvitz & Thompson 1952), so with all items as candidates (log_chance 0) this is a term of `full_softmax`.
 
     Args:
-        positive_M, negative_MK: scores.
-        log_count_K: log of the expected number of times that negative k is drawn.
-        hit_MK: bool, True where negative k is the target itself; it is left out.
+        positive_M, negative_MC: scores.
+        log_chance_MC: log of the probability that a position has this candidate; broadcasts.
+        hit_MC: bool, True where candidate c is the target itself; it is left out.
 
     Returns:
         [M]
     """
-    corrected_MK = (negative_MK.float() - log_count_K).masked_fill(hit_MK, -torch.inf)
+    corrected_MC = (negative_MC.float() - log_chance_MC).masked_fill(hit_MC, -torch.inf)
     positive_M = positive_M.float()
-    return torch.cat([positive_M[:, None], corrected_MK], dim=1).logsumexp(dim=1) - positive_M
+    return torch.cat([positive_M[:, None], corrected_MC], dim=1).logsumexp(dim=1) - positive_M
 
 
 def binary_cross_entropy(positive_M: Tensor, negative_MK: Tensor, hit_MK: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from dmesr_model.gathering import gather_rows, share_gradient
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.losses import full_softmax, gbce_beta, generalised_bce, sampled_softmax
 from dmesr_model.model import DMESR
-from dmesr_model.negatives import NegativeSampling
 
 LOWEST_TEMPERATURE = 0.01
 """Below it a single negative decides the InfoNCE gradient; CLIP (Radford et al. 2021) stops there too."""
@@ -29,20 +28,37 @@ class LossConfig(BaseModel):
         description="'softmax' scores every item of the catalog: the most accurate, for catalogs of some 10,000 items.",
     )
     negatives: int = Field(
-        default=4096,
+        default=2048,
         ge=1,
-        description="Items drawn a step and shared by its positions; few rarely hold an item like the target, "
-        "which content needs most. Not used by 'softmax'.",
-    )
-    sampling: NegativeSampling = Field(
-        default="uniform", description="How they are drawn; 'popularity' needs logQ correction."
-    )
-    popularity_power: float = Field(
-        default=0.5, ge=0, le=1, description="Popularity sampling draws ∝ (events + 1)^power."
+        description="Items drawn a step, shared by its positions; 'sampled_softmax' takes at most as many of the "
+        "step's own items, too. Not used by 'softmax'.",
     )
     calibration: float = Field(
         default=0.75, ge=0, le=1, description="t of gBCE; 0 is plain BCE, 1 undoes the sampling bias."
     )
+
+
+@dataclass(frozen=True)
+class CandidateRows:
+    """C candidates of a sampled loss, see `candidates.Candidates`.
+
+    Args:
+        rows_C: int64 rows.
+        log_chance_C: float32, log probability of being a candidate, for sequences that don't hold the item.
+        log_own_chance: float32 [], the same for items that the sequence holds.
+        own_BC: bool, whether the sequence holds the item; None for losses that don't ask.
+    """
+
+    rows_C: Tensor
+    log_chance_C: Tensor
+    log_own_chance: Tensor
+    own_BC: Tensor | None
+
+    def to(self, device: torch.device) -> "CandidateRows":
+        own_BC = None if self.own_BC is None else self.own_BC.to(device)
+        return CandidateRows(
+            self.rows_C.to(device), self.log_chance_C.to(device), self.log_own_chance.to(device), own_BC
+        )
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,7 @@ class StepBatch:
         masked_BT: bool, positions seen as masks.
         scored_M: int64, flat positions b · T + t that have a target.
         target_M: int64 rows.
-        negative_K: int64 rows, or None when all N items are candidates.
-        log_count_K: float32, see `sampled_softmax`.
+        candidates: what targets are compared with, or None when it is all N items.
         aligned_A: int64 rows of the items that alignment compares; no item stands in two processes' lists.
         aligned_most: the most items in any process's `aligned_A`.
         target_count: targets of the step over all processes.
@@ -69,8 +84,7 @@ class StepBatch:
     masked_BT: Tensor
     scored_M: Tensor
     target_M: Tensor
-    negative_K: Tensor | None
-    log_count_K: Tensor
+    candidates: CandidateRows | None
     aligned_A: Tensor
     aligned_most: int
     target_count: int
@@ -120,14 +134,17 @@ class Objective(nn.Module):
 
     def _next_item_loss(self, users_MW: Tensor, item_NW: Tensor, batch: StepBatch) -> Tensor:
         """Summed over this process's targets."""
-        if batch.negative_K is None:
+        candidates = batch.candidates
+        if candidates is None:
             return full_softmax(users_MW, item_NW, batch.target_M)
         positive_M = (users_MW * functional.embedding(batch.target_M, item_NW)).sum(dim=-1)
-        negative_MK = users_MW @ functional.embedding(batch.negative_K, item_NW).T
-        hit_MK = batch.target_M[:, None] == batch.negative_K
-        if self.loss.kind == "sampled_softmax":
-            return sampled_softmax(positive_M, negative_MK, batch.log_count_K, hit_MK).sum()
-        return generalised_bce(positive_M, negative_MK, hit_MK, self.beta).sum()
+        negative_MC = users_MW @ functional.embedding(candidates.rows_C, item_NW).T
+        hit_MC = batch.target_M[:, None] == candidates.rows_C
+        if candidates.own_BC is None:
+            return generalised_bce(positive_M, negative_MC, hit_MC, self.beta).sum()
+        own_MC = candidates.own_BC[batch.scored_M // batch.history_BT.shape[1]]
+        log_chance_MC = torch.where(own_MC, candidates.log_own_chance, candidates.log_chance_C)
+        return sampled_softmax(positive_M, negative_MC, log_chance_MC, hit_MC).sum()
 
     def _alignment(self, coarse_NVD: Tensor, batch: StepBatch) -> Tensor:
         """Over the aligned items of all processes, with the gradient of this process's items times the processes."""

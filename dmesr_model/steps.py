@@ -1,4 +1,4 @@
-"""Builds the StepBatch of any (epoch, step) of a run: sequences, targets, negatives, and the step's unique items."""
+"""Builds the StepBatch of any (epoch, step) of a run: sequences, targets, candidates, and the step's unique items."""
 
 from collections import deque
 from collections.abc import Generator
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from dmesr_model.batches import SequenceBatch, causal_batch, cloze_batch, plan_epoch, rows_of, unique_items
+from dmesr_model.candidates import Candidates, draw_candidates
 from dmesr_model.features import PAD_INDEX
 from dmesr_model.item_batches import ItemBatch, ItemGatherer
-from dmesr_model.negatives import draw_by_popularity, draw_uniform
-from dmesr_model.objective import LossConfig, StepBatch
+from dmesr_model.objective import CandidateRows, LossConfig, StepBatch
 from dmesr_model.sequences import Sequences, count_events, cut_into_windows
 
 
@@ -60,8 +60,9 @@ class StepBuilder:
         self.rank = rank
         self.processes = processes
         self.device = device or torch.device("cpu")
-        self.events_N = count_events(train, gatherer.features.item_count)[1:]
-        self.trained_index_N = np.flatnonzero(self.events_N) + 1
+        events_I = count_events(train, gatherer.features.item_count)
+        self.trained_index_N = np.flatnonzero(events_I)
+        self.events_N = events_I[self.trained_index_N]
         self._catalog: ItemBatch | None = None
 
     def plan(self, epoch: int) -> list[np.ndarray]:
@@ -88,29 +89,27 @@ class StepBuilder:
         """This process's part of the step."""
         random = np.random.default_rng([self.settings.seed, epoch, step_in_epoch])
         whole = self._draw_sequences(users_B, random)
-        negative_index_K, log_count_K = self._draw_negatives(random)
         parts = [_share_of(whole, rank, self.processes) for rank in range(self.processes)]
         part = parts[self.rank]
         items_of = [unique_items(own.history_BT, own.target_BT) for own in parts]
         batch_items_N = unique_items(*items_of)
+        candidates = self._draw_candidates(whole, batch_items_N, random)
         aligned = self._draw_aligned(items_of, batch_items_N, random)
-        step_index_N = self._items_of_step(items_of[self.rank], negative_index_K)
+        step_index_N = self._items_of_step(items_of[self.rank], candidates)
         target_BT = part.target_BT
         scored_M = np.flatnonzero(target_BT != PAD_INDEX)
-        negatives = None if negative_index_K is None else torch.from_numpy(rows_of(negative_index_K, step_index_N))
         return StepBatch(
-            items=self._gather(step_index_N, all_items=negative_index_K is None),
+            items=self._gather(step_index_N, all_items=candidates is None),
             history_BT=torch.from_numpy(rows_of(part.history_BT, step_index_N)),
             valid_BT=torch.from_numpy(part.history_BT != PAD_INDEX),
             masked_BT=torch.from_numpy(part.masked_BT),
             scored_M=torch.from_numpy(scored_M),
             target_M=torch.from_numpy(rows_of(target_BT.ravel()[scored_M], step_index_N)),
-            negative_K=negatives,
-            log_count_K=torch.from_numpy(log_count_K),
+            candidates=self._place(candidates, part, step_index_N),
             aligned_A=torch.from_numpy(rows_of(aligned[self.rank], step_index_N)),
             aligned_most=max(len(own) for own in aligned),
             target_count=int((whole.target_BT != PAD_INDEX).sum()),
-            item_share=len(self._items_of_step(batch_items_N, negative_index_K)) / len(self.trained_index_N),
+            item_share=len(self._items_of_step(batch_items_N, candidates)) / len(self.trained_index_N),
         )
 
     def _draw_sequences(self, users_B: np.ndarray, random: np.random.Generator) -> SequenceBatch:
@@ -121,22 +120,39 @@ class StepBuilder:
             self.train, users_B, settings.max_length, settings.mask_share, settings.mask_last_share, random
         )
 
-    def _draw_negatives(self, random: np.random.Generator) -> tuple[np.ndarray | None, np.ndarray]:
-        """(item_index of the negatives, or None for all items; log of their expected counts)."""
+    def _draw_candidates(
+        self, whole: SequenceBatch, batch_items_N: np.ndarray, random: np.random.Generator
+    ) -> Candidates | None:
+        """None: all items."""
         loss = self.settings.loss
         if loss.kind == "softmax":
-            return None, np.zeros(0, dtype=np.float32)
-        if loss.sampling == "uniform":
-            drawn_K, log_count_K = draw_uniform(len(self.trained_index_N), loss.negatives, random)
-        else:
-            events_N = self.events_N[self.trained_index_N - 1]
-            drawn_K, log_count_K = draw_by_popularity(events_N, loss.negatives, loss.popularity_power, random)
-        return self.trained_index_N[drawn_K - 1], log_count_K
+            return None
+        if loss.kind != "sampled_softmax":  # gBCE's calibration is for negatives that are drawn uniformly
+            batch_items_N = batch_items_N[:0]
+        shown = int((whole.history_BT != PAD_INDEX).sum())
+        if not self.settings.bidirectional:
+            shown += len(whole.history_BT)  # the last event of a window is a target only
+        event_share = min(shown / self.events_N.sum(), 1.0)  # neighbouring windows share an event
+        return draw_candidates(self.trained_index_N, self.events_N, batch_items_N, event_share, loss.negatives, random)
 
-    def _items_of_step(self, batch_items_N: np.ndarray, negative_index_K: np.ndarray | None) -> np.ndarray:
-        if negative_index_K is None:
-            return self.trained_index_N
-        return unique_items(batch_items_N, negative_index_K)
+    def _place(
+        self, candidates: Candidates | None, part: SequenceBatch, step_index_N: np.ndarray
+    ) -> CandidateRows | None:
+        """The candidates as rows of the step's items, and which of this process's sequences hold them."""
+        if candidates is None:
+            return None
+        own_BC = None
+        if self.settings.loss.kind == "sampled_softmax":
+            own_BC = torch.from_numpy(_holds(part, candidates.item_index_C))
+        return CandidateRows(
+            rows_C=torch.from_numpy(rows_of(candidates.item_index_C, step_index_N)),
+            log_chance_C=torch.from_numpy(np.log(candidates.chance_C).astype(np.float32)),
+            log_own_chance=torch.tensor(np.log(candidates.own_chance), dtype=torch.float32),
+            own_BC=own_BC,
+        )
+
+    def _items_of_step(self, batch_items_N: np.ndarray, candidates: Candidates | None) -> np.ndarray:
+        return self.trained_index_N if candidates is None else unique_items(batch_items_N, candidates.item_index_C)
 
     def _draw_aligned(
         self, items_of: list[np.ndarray], chosen_N: np.ndarray, random: np.random.Generator
@@ -168,6 +184,16 @@ def _windows(train: Sequences, settings: StepSettings) -> Sequences:
     if settings.bidirectional:  # every event of a window can be masked
         return cut_into_windows(train, settings.max_length, shared=0)
     return cut_into_windows(train, settings.max_length + 1, shared=1)
+
+
+def _holds(batch: SequenceBatch, item_index_C: np.ndarray) -> np.ndarray:
+    """Bool [B, C]: whether a sequence holds an item, as an event or as a target."""
+    events_BE = np.concatenate([batch.history_BT, batch.target_BT], axis=1)
+    place_BE = np.minimum(np.searchsorted(item_index_C, events_BE), len(item_index_C) - 1)
+    row_M, event_M = np.nonzero(item_index_C[place_BE] == events_BE)
+    own_BC = np.zeros((len(events_BE), len(item_index_C)), dtype=bool)
+    own_BC[row_M, place_BE[row_M, event_M]] = True
+    return own_BC
 
 
 def _share_of(batch: SequenceBatch, rank: int, processes: int) -> SequenceBatch:

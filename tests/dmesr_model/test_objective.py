@@ -1,5 +1,6 @@
 """The loss of a whole step: sampled losses against full ones, and training scores against what is served."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +35,27 @@ def test_all_items_as_negatives_are_full_softmax(model, toy_features, toy_sequen
     sampled = step_loss(toy_features(), toy_sequences(), model, kind="sampled_softmax", negatives=24)
     torch.testing.assert_close(sampled.next_item, full.next_item)
     torch.testing.assert_close(sampled.alignment, full.alignment)
+
+
+@pytest.mark.parametrize(("of_user", "tolerance"), [(True, 0.03), (False, 0.06)])
+def test_few_candidates_estimate_the_sum_over_items_without_bias(
+    of_user, tolerance, model, toy_features, toy_sequences
+):
+    """Over many steps, for the positions of one user: the sum over its own items, and over all others."""
+    sequences, features, user = toy_sequences(), toy_features(), 7
+    train = TrainConfig(batch_size=5, loss=LossConfig(kind="sampled_softmax", negatives=4))
+    steps = StepBuilder(sequences, gatherer_for(model, features), step_settings(model.config, train))
+    value_of = np.isin(np.arange(25), sequences.history(user)) == of_user
+    truth = value_of[steps.trained_index_N].sum()
+    estimates = []
+    for epoch in range(2000):
+        position, users = next((at, users) for at, users in enumerate(steps.plan(epoch)) if user in users)
+        batch = steps.build(users, epoch, position)
+        own_C = batch.candidates.own_BC[users.tolist().index(user)]
+        chance_C = torch.where(own_C, batch.candidates.log_own_chance, batch.candidates.log_chance_C).exp()
+        item_index_C = batch.items.id_row_N[batch.candidates.rows_C]
+        estimates.append(float((value_of[item_index_C] / chance_C.numpy()).sum()))
+    assert np.mean(estimates) == pytest.approx(truth, rel=tolerance)
 
 
 def test_gbce_without_calibration_is_bce(model, toy_features, toy_sequences):
