@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dmesr_model.batches import unique_items
 
@@ -20,6 +22,26 @@ class Candidates:
     item_index_C: np.ndarray
     chance_C: np.ndarray
     own_chance: float
+
+
+@dataclass(frozen=True)
+class CandidateRows:
+    """Candidates as rows of a step's encoded items, for the losses.
+
+    Args:
+        rows_C: int64 rows.
+        log_chance_C: float32, log probability of being a candidate, for sequences that don't hold the item.
+        log_own_chance: float32 [], the same for items that the sequence holds.
+        own_BC: bool, whether the sequence holds the item; [0, C] for losses that don't ask.
+    """
+
+    rows_C: Tensor
+    log_chance_C: Tensor
+    log_own_chance: Tensor
+    own_BC: Tensor
+
+    def to(self, device: torch.device) -> "CandidateRows":
+        return CandidateRows(*(value.to(device) for value in vars(self).values()))
 
 
 def draw_candidates(

@@ -4,6 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dmesr_model.candidates import CandidateRows
+
+POSITIONS_PER_BLOCK = 512
+"""512 positions × 4,096 candidates are 8 MB of scores."""
+
 
 def full_softmax(user_MW: Tensor, item_NW: Tensor, target_M: Tensor) -> Tensor:
     """Cross-entropy over all N items, summed over the positions: Σ (−s₊ + log Σⱼ exp(sⱼ)) with s = user · item.
@@ -16,23 +21,56 @@ def full_softmax(user_MW: Tensor, item_NW: Tensor, target_M: Tensor) -> Tensor:
     )
 
 
-def sampled_softmax(positive_M: Tensor, negative_MC: Tensor, log_chance_MC: Tensor, hit_MC: Tensor) -> Tensor:
+class _SampledSoftmax(torch.autograd.Function):
+    """Loss and gradients together, a block of positions at a time: scores stay in the cache and are not kept."""
+
+    @staticmethod
+    def forward(ctx, user_MW, positive_MW, candidate_CW, target_M, candidates, sequence_M):  # type: ignore[no-untyped-def]
+        user_grad_MW, positive_grad_MW = torch.empty_like(user_MW), torch.empty_like(user_MW)
+        candidate_grad_CW = torch.zeros_like(candidate_CW)
+        loss = user_MW.new_zeros(())
+        for start in range(0, len(user_MW), POSITIONS_PER_BLOCK):
+            block = slice(start, start + POSITIONS_PER_BLOCK)
+            user_PW, positive_PW = user_MW[block], positive_MW[block]
+            positive_P = (user_PW * positive_PW).sum(dim=1)
+            score_PC = user_PW @ candidate_CW.T
+            own_PC = candidates.own_BC[sequence_M[block]]
+            score_PC -= torch.where(own_PC, candidates.log_own_chance, candidates.log_chance_C)
+            score_PC.masked_fill_(target_M[block, None] == candidates.rows_C, -torch.inf)
+            log_sum_P = torch.logaddexp(positive_P, score_PC.logsumexp(dim=1))
+            loss += (log_sum_P - positive_P).sum()
+            chance_PC = score_PC.sub_(log_sum_P[:, None]).exp_()  # gradient of the loss with respect to the scores
+            missing_P1 = ((positive_P - log_sum_P).exp() - 1)[:, None]
+            user_grad_MW[block] = torch.addmm(missing_P1 * positive_PW, chance_PC, candidate_CW)
+            positive_grad_MW[block] = missing_P1 * user_PW
+            candidate_grad_CW.addmm_(chance_PC.T, user_PW)
+        ctx.save_for_backward(user_grad_MW, positive_grad_MW, candidate_grad_CW)
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, share):  # type: ignore[no-untyped-def]
+        return *(share * gradient for gradient in ctx.saved_tensors), None, None, None
+
+
+def sampled_softmax(
+    user_MW: Tensor, item_NW: Tensor, target_M: Tensor, candidates: CandidateRows, sequence_M: Tensor
+) -> Tensor:
     """Cross-entropy with its sum over items estimated from C of them (Bengio & Senécal 2008; logQ: Yi et al. 2019).
 
-    The positive is certain to be in the sum and stays uncorrected; candidate c stands for exp(−log_chance[c]) items
-    (Horvitz & Thompson 1952), so with all items as candidates (log_chance 0) this is a term of `full_softmax`.
+    Summed over the positions. The target is certain to be in the sum and stays uncorrected; another candidate stands
+    for 1 / chance items (Horvitz & Thompson 1952), so with all items as candidates this is `full_softmax`. In 32 bits,
+    also under autocast.
 
     Args:
-        positive_M, negative_MC: scores.
-        log_chance_MC: log of the probability that a position has this candidate; broadcasts.
-        hit_MC: bool, True where candidate c is the target itself; it is left out.
-
-    Returns:
-        [M]
+        target_M: rows of `item_NW`.
+        candidates: rows of `item_NW`, and their chances.
+        sequence_M: row of `candidates.own_BC` for each position.
     """
-    corrected_MC = (negative_MC.float() - log_chance_MC).masked_fill(hit_MC, -torch.inf)
-    positive_M = positive_M.float()
-    return torch.cat([positive_M[:, None], corrected_MC], dim=1).logsumexp(dim=1) - positive_M
+    with torch.autocast(user_MW.device.type, enabled=False):
+        items = item_NW.float()
+        positive_MW, candidate_CW = (functional.embedding(rows, items) for rows in (target_M, candidates.rows_C))
+        return _SampledSoftmax.apply(user_MW.float(), positive_MW, candidate_CW, target_M, candidates, sequence_M)
 
 
 def binary_cross_entropy(positive_M: Tensor, negative_MK: Tensor, hit_MK: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmesr_model.alignment import alignment_loss
+from dmesr_model.candidates import CandidateRows
 from dmesr_model.gathering import gather_rows, share_gradient
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.losses import full_softmax, gbce_beta, generalised_bce, sampled_softmax
@@ -36,29 +37,6 @@ class LossConfig(BaseModel):
     calibration: float = Field(
         default=0.75, ge=0, le=1, description="t of gBCE; 0 is plain BCE, 1 undoes the sampling bias."
     )
-
-
-@dataclass(frozen=True)
-class CandidateRows:
-    """C candidates of a sampled loss, see `candidates.Candidates`.
-
-    Args:
-        rows_C: int64 rows.
-        log_chance_C: float32, log probability of being a candidate, for sequences that don't hold the item.
-        log_own_chance: float32 [], the same for items that the sequence holds.
-        own_BC: bool, whether the sequence holds the item; None for losses that don't ask.
-    """
-
-    rows_C: Tensor
-    log_chance_C: Tensor
-    log_own_chance: Tensor
-    own_BC: Tensor | None
-
-    def to(self, device: torch.device) -> "CandidateRows":
-        own_BC = None if self.own_BC is None else self.own_BC.to(device)
-        return CandidateRows(
-            self.rows_C.to(device), self.log_chance_C.to(device), self.log_own_chance.to(device), own_BC
-        )
 
 
 @dataclass(frozen=True)
@@ -137,14 +115,13 @@ class Objective(nn.Module):
         candidates = batch.candidates
         if candidates is None:
             return full_softmax(users_MW, item_NW, batch.target_M)
+        if self.loss.kind == "sampled_softmax":
+            sequence_M = batch.scored_M // batch.history_BT.shape[1]
+            return sampled_softmax(users_MW, item_NW, batch.target_M, candidates, sequence_M)
         positive_M = (users_MW * functional.embedding(batch.target_M, item_NW)).sum(dim=-1)
         negative_MC = users_MW @ functional.embedding(candidates.rows_C, item_NW).T
         hit_MC = batch.target_M[:, None] == candidates.rows_C
-        if candidates.own_BC is None:
-            return generalised_bce(positive_M, negative_MC, hit_MC, self.beta).sum()
-        own_MC = candidates.own_BC[batch.scored_M // batch.history_BT.shape[1]]
-        log_chance_MC = torch.where(own_MC, candidates.log_own_chance, candidates.log_chance_C)
-        return sampled_softmax(positive_M, negative_MC, log_chance_MC, hit_MC).sum()
+        return generalised_bce(positive_M, negative_MC, hit_MC, self.beta).sum()
 
     def _alignment(self, coarse_NVD: Tensor, batch: StepBatch) -> Tensor:
         """Over the aligned items of all processes, with the gradient of this process's items times the processes."""

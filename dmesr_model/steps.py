@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from dmesr_model.batches import SequenceBatch, causal_batch, cloze_batch, plan_epoch, rows_of, unique_items
-from dmesr_model.candidates import Candidates, draw_candidates
+from dmesr_model.candidates import CandidateRows, Candidates, draw_candidates
 from dmesr_model.features import PAD_INDEX
 from dmesr_model.item_batches import ItemBatch, ItemGatherer
-from dmesr_model.objective import CandidateRows, LossConfig, StepBatch
+from dmesr_model.objective import LossConfig, StepBatch
 from dmesr_model.sequences import Sequences, count_events, cut_into_windows
 
 
@@ -141,14 +141,13 @@ class StepBuilder:
         """The candidates as rows of the step's items, and which of this process's sequences hold them."""
         if candidates is None:
             return None
-        own_BC = None
-        if self.settings.loss.kind == "sampled_softmax":
-            own_BC = torch.from_numpy(_holds(part, candidates.item_index_C))
+        asked = self.settings.loss.kind == "sampled_softmax"
+        own_BC = _holds(part, candidates.item_index_C) if asked else np.zeros((0, len(candidates.item_index_C)), bool)
         return CandidateRows(
             rows_C=torch.from_numpy(rows_of(candidates.item_index_C, step_index_N)),
             log_chance_C=torch.from_numpy(np.log(candidates.chance_C).astype(np.float32)),
             log_own_chance=torch.tensor(np.log(candidates.own_chance), dtype=torch.float32),
-            own_BC=own_BC,
+            own_BC=torch.from_numpy(own_BC),
         )
 
     def _items_of_step(self, batch_items_N: np.ndarray, candidates: Candidates | None) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmesr_model.candidates import CandidateRows
 from dmesr_model.losses import binary_cross_entropy, full_softmax, gbce_beta, generalised_bce, sampled_softmax
 
 
@@ -35,21 +36,55 @@ def test_full_softmax_is_in_full_precision_under_autocast(vectors):
     torch.testing.assert_close(mixed, full_softmax(*vectors))
 
 
+def everyone(items, sequences=1):
+    chances = torch.zeros(items), torch.zeros(())
+    return CandidateRows(torch.arange(items), *chances, torch.zeros(sequences, items, dtype=torch.bool))
+
+
 def test_sampled_softmax_with_all_items_is_full_softmax(vectors):
+    sampled = sampled_softmax(*vectors, everyone(9), torch.zeros(50, dtype=torch.int64))
+    torch.testing.assert_close(sampled, full_softmax(*vectors))
+
+
+def test_a_candidate_stands_for_as_many_items_as_its_chance_says():
+    # scores: target 1, candidate 0, which stands for 1 / 0.25 = 4 items, or for 2 in a sequence that holds it
+    user_MW, item_NW = torch.tensor([[1.0], [1.0]]), torch.tensor([[1.0], [0.0]])
+    own_BC = torch.tensor([[False], [True]])
+    candidates = CandidateRows(torch.tensor([1]), torch.tensor([0.25]).log(), torch.tensor(0.5).log(), own_BC)
+    for sequence, items in ((0, 4), (1, 2)):
+        loss = sampled_softmax(user_MW[:1], item_NW, torch.tensor([0]), candidates, torch.tensor([sequence]))
+        assert float(loss) == pytest.approx(np.log(np.e + items) - 1)
+
+
+def random_candidates():
+    """Six of nine items, some of them targets, with chances and owners, for positions of three sequences."""
+    own_BC = torch.rand(3, 6) < 0.3
+    rows_C, log_chance_C = torch.tensor([0, 1, 3, 5, 6, 8]), torch.rand(6).log()
+    return CandidateRows(rows_C, log_chance_C, torch.tensor(0.7).log(), own_BC), torch.randint(3, (50,))
+
+
+@pytest.mark.parametrize("block", [7, 50, 512])
+def test_sampled_softmax_and_its_gradient_are_those_of_its_formula(vectors, block, monkeypatch):
+    monkeypatch.setattr("dmesr_model.losses.POSITIONS_PER_BLOCK", block)
     user_MW, item_NW, target_M = vectors
+    candidates, sequence_M = random_candidates()
+    chance_MC = torch.where(candidates.own_BC[sequence_M], candidates.log_own_chance, candidates.log_chance_C).exp()
     score_MN = user_MW @ item_NW.T
-    positive_M = score_MN.gather(1, target_M[:, None])[:, 0]
-    hit_MN = target_M[:, None] == torch.arange(9)
-    sampled_M = sampled_softmax(positive_M, score_MN, torch.zeros(9), hit_MN)
-    torch.testing.assert_close(sampled_M.sum(), full_softmax(*vectors))
+    stands_for_MC = (target_M[:, None] != candidates.rows_C) / chance_MC
+    positive_M = score_MN[torch.arange(50), target_M]
+    sum_M = positive_M.exp() + (score_MN[:, candidates.rows_C].exp() * stands_for_MC).sum(dim=1)
+    by_hand = (sum_M.log() - positive_M).sum()
+    sampled = sampled_softmax(*vectors, candidates, sequence_M)
+    torch.testing.assert_close(sampled, by_hand)
+    found = torch.autograd.grad(0.25 * sampled, (user_MW, item_NW))
+    torch.testing.assert_close(found, torch.autograd.grad(0.25 * by_hand, (user_MW, item_NW)))
 
 
-def test_sampled_softmax_corrects_by_the_expected_count():
-    # one negative of score 0 that stands for 1 / exp(-log 4) = 4 items: -1 + log(e + 4)
-    loss = sampled_softmax(
-        torch.tensor([1.0]), torch.tensor([[0.0]]), torch.tensor([-np.log(4.0)]), torch.tensor([[False]])
-    )
-    assert float(loss) == pytest.approx(np.log(np.e + 4) - 1)
+def test_sampled_softmax_is_in_full_precision_under_autocast(vectors):
+    arguments = *vectors, *random_candidates()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = sampled_softmax(*arguments)
+    torch.testing.assert_close(mixed, sampled_softmax(*arguments))
 
 
 def test_bce_formula_and_its_generalisation():
@@ -73,5 +108,8 @@ def test_gbce_beta_by_hand():
 
 def test_a_hit_is_no_negative():
     positive, hit = torch.tensor([1.0]), torch.tensor([[True]])
-    assert float(sampled_softmax(positive, positive[None], torch.zeros(1), hit)) == 0
+    vector, row = torch.ones(1, 1, requires_grad=True), torch.tensor([0])
+    loss = sampled_softmax(vector, vector, row, everyone(1), row)
+    assert float(loss.detach()) == 0
+    assert float(torch.autograd.grad(loss, vector)[0]) == 0  # a number, though no candidate is left
     assert float(binary_cross_entropy(positive, positive[None], hit)) == pytest.approx(np.log1p(np.exp(-1)))
