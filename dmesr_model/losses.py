@@ -6,8 +6,8 @@ from torch.nn import functional
 
 from dmesr_model.candidates import CandidateRows
 
-POSITIONS_PER_BLOCK = 512
-"""512 positions × 4,096 candidates are 8 MB of scores."""
+SCORES_IN_CACHE, SCORES_ON_GPU = 2**21, 2**26
+"""Scores of a block: 8 MB stay in a processor's cache; on a GPU many blocks would mean many small kernels."""
 
 
 def full_softmax(user_MW: Tensor, item_NW: Tensor, target_M: Tensor) -> Tensor:
@@ -29,8 +29,10 @@ class _SampledSoftmax(torch.autograd.Function):
         user_grad_MW, positive_grad_MW = torch.empty_like(user_MW), torch.empty_like(user_MW)
         candidate_grad_CW = torch.zeros_like(candidate_CW)
         loss = user_MW.new_zeros(())
-        for start in range(0, len(user_MW), POSITIONS_PER_BLOCK):
-            block = slice(start, start + POSITIONS_PER_BLOCK)
+        scores = SCORES_IN_CACHE if user_MW.device.type == "cpu" else SCORES_ON_GPU
+        positions = max(scores // len(candidate_CW), 1)
+        for start in range(0, len(user_MW), positions):
+            block = slice(start, start + positions)
             user_PW, positive_PW = user_MW[block], positive_MW[block]
             positive_P = (user_PW * positive_PW).sum(dim=1)
             score_PC = user_PW @ candidate_CW.T

@@ -63,9 +63,10 @@ def random_candidates():
     return CandidateRows(rows_C, log_chance_C, torch.tensor(0.7).log(), own_BC), torch.randint(3, (50,))
 
 
-@pytest.mark.parametrize("block", [7, 50, 512])
-def test_sampled_softmax_and_its_gradient_are_those_of_its_formula(vectors, block, monkeypatch):
-    monkeypatch.setattr("dmesr_model.losses.POSITIONS_PER_BLOCK", block)
+@pytest.mark.parametrize("scores", [1, 6 * 7, 6 * 50, 1000])
+def test_sampled_softmax_and_its_gradient_are_those_of_its_formula(vectors, scores, monkeypatch):
+    """In blocks of one position, of seven with a rest, and in one."""
+    monkeypatch.setattr("dmesr_model.losses.SCORES_IN_CACHE", scores)
     user_MW, item_NW, target_M = vectors
     candidates, sequence_M = random_candidates()
     chance_MC = torch.where(candidates.own_BC[sequence_M], candidates.log_own_chance, candidates.log_chance_C).exp()
