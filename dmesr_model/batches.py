@@ -1,4 +1,4 @@
-"""Which users go into which step, and the arrays of a step: histories, targets, negatives, and its unique items.
+"""Which users go into which step, and the arrays of a step: histories, targets, and its unique items.
 
 Everything random here comes from (seed, epoch, step), so any step can be rebuilt alone: that is what lets a killed run
 resume in the middle of an epoch, and several processes share out one batch.
@@ -105,6 +105,15 @@ def pad_histories(sequences: Sequences, users_B: np.ndarray, longest: int) -> np
     padded_BT = np.full(valid_BT.shape, PAD_INDEX, dtype=np.int64)
     padded_BT[valid_BT] = np.asarray(sequences.item_index)[events_BT[valid_BT]]
     return padded_BT
+
+
+def distinct_events(batch: SequenceBatch) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item_index) of each item that a sequence holds, as an event or as a target, once."""
+    events_BE = np.concatenate([batch.history_BT, batch.target_BT], axis=1)
+    stride = int(events_BE.max(initial=PAD_INDEX)) + 1
+    key_BE = np.arange(len(events_BE))[:, None] * stride + events_BE
+    row_X, item_index_X = np.divmod(np.unique(key_BE[events_BE != PAD_INDEX]), stride)
+    return row_X, item_index_X
 
 
 def unique_items(*item_index: np.ndarray) -> np.ndarray:

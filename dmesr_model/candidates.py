@@ -30,38 +30,34 @@ class CandidateRows:
 
     Args:
         rows_C: int64 rows.
-        log_chance_C: float32, log probability of being a candidate, for sequences that don't hold the item.
-        log_own_chance: float32 [], the same for items that the sequence holds.
-        own_BC: bool, whether the sequence holds the item; [0, C] for losses that don't ask.
+        log_chance_BC: float32, log of the chance of being a candidate, for the positions of each sequence.
     """
 
     rows_C: Tensor
-    log_chance_C: Tensor
-    log_own_chance: Tensor
-    own_BC: Tensor
+    log_chance_BC: Tensor
 
     def to(self, device: torch.device) -> "CandidateRows":
-        return CandidateRows(*(value.to(device) for value in vars(self).values()))
+        return CandidateRows(self.rows_C.to(device), self.log_chance_BC.to(device))
 
 
 def draw_candidates(
     trained_index_N: np.ndarray,
-    events_N: np.ndarray,
+    histories_N: np.ndarray,
     step_items_X: np.ndarray,
-    event_share: float,
+    share: float,
     negatives: int,
     random: np.random.Generator,
 ) -> Candidates:
     """`negatives` trained items, each as likely as any other, and at most as many of the step's own.
 
     The step's own items are encoded in any case. Their chance follows from their popularity: an item is in a step
-    unless all of its events are elsewhere. Twice in one history counts twice, which makes it a little high.
+    unless all histories that hold it are elsewhere.
 
     Args:
         trained_index_N: item_index of the items that have training events.
-        events_N: how many each of them has.
+        histories_N: how many training histories hold each of them.
         step_items_X: item_index of the step's sequences, ascending, each once; empty: candidates are drawn ones alone.
-        event_share: share of all training events that the step shows.
+        share: share that the step has of all pairs of a history and an item that it holds.
     """
     drawn = min(negatives, len(trained_index_N))
     drawn_K = random.choice(trained_index_N, size=drawn, replace=False)
@@ -70,7 +66,7 @@ def draw_candidates(
     kept_chance = kept / max(len(step_items_X), 1)
     kept_X = random.choice(step_items_X, size=kept, replace=False) if kept < len(step_items_X) else step_items_X
     item_index_C = unique_items(drawn_K, kept_X)
-    in_step_C = 1 - (1 - event_share) ** events_N[np.searchsorted(trained_index_N, item_index_C)]
+    in_step_C = 1 - (1 - share) ** histories_N[np.searchsorted(trained_index_N, item_index_C)]
     return Candidates(
         item_index_C=item_index_C,
         chance_C=1 - (1 - kept_chance * in_step_C) * (1 - drawn_chance),

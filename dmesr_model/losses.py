@@ -7,7 +7,9 @@ from torch.nn import functional
 from dmesr_model.candidates import CandidateRows
 
 SCORES_IN_CACHE, SCORES_ON_GPU = 2**21, 2**26
-"""Scores of a block: 8 MB stay in a processor's cache; on a GPU many blocks would mean many small kernels."""
+"""Scores of a block: 8 MB, and as much beside them, stay in a processor's cache; a GPU wants few and large kernels."""
+FEWEST_POSITIONS = 64
+"""A block of fewer would spend its time on the candidates' gradient."""
 
 
 def full_softmax(user_MW: Tensor, item_NW: Tensor, target_M: Tensor) -> Tensor:
@@ -30,22 +32,22 @@ class _SampledSoftmax(torch.autograd.Function):
         candidate_grad_CW = torch.zeros_like(candidate_CW)
         loss = user_MW.new_zeros(())
         scores = SCORES_IN_CACHE if user_MW.device.type == "cpu" else SCORES_ON_GPU
-        positions = max(scores // len(candidate_CW), 1)
+        positions = max(scores // len(candidate_CW), FEWEST_POSITIONS)
         for start in range(0, len(user_MW), positions):
             block = slice(start, start + positions)
             user_PW, positive_PW = user_MW[block], positive_MW[block]
             positive_P = (user_PW * positive_PW).sum(dim=1)
             score_PC = user_PW @ candidate_CW.T
-            own_PC = candidates.own_BC[sequence_M[block]]
-            score_PC -= torch.where(own_PC, candidates.log_own_chance, candidates.log_chance_C)
+            score_PC -= candidates.log_chance_BC[sequence_M[block]]
             score_PC.masked_fill_(target_M[block, None] == candidates.rows_C, -torch.inf)
-            log_sum_P = torch.logaddexp(positive_P, score_PC.logsumexp(dim=1))
-            loss += (log_sum_P - positive_P).sum()
-            chance_PC = score_PC.sub_(log_sum_P[:, None]).exp_()  # gradient of the loss with respect to the scores
-            missing_P1 = ((positive_P - log_sum_P).exp() - 1)[:, None]
-            user_grad_MW[block] = torch.addmm(missing_P1 * positive_PW, chance_PC, candidate_CW)
-            positive_grad_MW[block] = missing_P1 * user_PW
-            candidate_grad_CW.addmm_(chance_PC.T, user_PW)
+            behind_P = score_PC.logsumexp(dim=1) - positive_P
+            loss_P = functional.softplus(behind_P)
+            loss += loss_P.sum()
+            score_grad_PC = score_PC.sub_((positive_P + loss_P)[:, None]).exp_()
+            positive_score_grad_P1 = -behind_P.sigmoid()[:, None]
+            user_grad_MW[block] = torch.addmm(positive_score_grad_P1 * positive_PW, score_grad_PC, candidate_CW)
+            positive_grad_MW[block] = positive_score_grad_P1 * user_PW
+            candidate_grad_CW.addmm_(score_grad_PC.T, user_PW)
         ctx.save_for_backward(user_grad_MW, positive_grad_MW, candidate_grad_CW)
         return loss
 
@@ -67,7 +69,7 @@ def sampled_softmax(
     Args:
         target_M: rows of `item_NW`.
         candidates: rows of `item_NW`, and their chances.
-        sequence_M: row of `candidates.own_BC` for each position.
+        sequence_M: row of `candidates.log_chance_BC` for each position.
     """
     with torch.autocast(user_MW.device.type, enabled=False):
         items = item_NW.float()

@@ -8,12 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dmesr_model.batches import SequenceBatch, causal_batch, cloze_batch, plan_epoch, rows_of, unique_items
+from dmesr_model.batches import (
+    FEWEST_TRAINING_EVENTS,
+    SequenceBatch,
+    causal_batch,
+    cloze_batch,
+    distinct_events,
+    plan_epoch,
+    rows_of,
+    unique_items,
+)
 from dmesr_model.candidates import CandidateRows, Candidates, draw_candidates
 from dmesr_model.features import PAD_INDEX
 from dmesr_model.item_batches import ItemBatch, ItemGatherer
 from dmesr_model.objective import LossConfig, StepBatch
-from dmesr_model.sequences import Sequences, count_events, cut_into_windows
+from dmesr_model.sequences import Sequences, count_events, count_histories, cut_into_windows
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,11 @@ class StepBuilder:
         self.rank = rank
         self.processes = processes
         self.device = device or torch.device("cpu")
-        events_I = count_events(train, gatherer.features.item_count)
-        self.trained_index_N = np.flatnonzero(events_I)
-        self.events_N = events_I[self.trained_index_N]
+        item_count = gatherer.features.item_count
+        self.trained_index_N = np.flatnonzero(count_events(train, item_count))
+        window = settings.max_length + (not settings.bidirectional)
+        histories_I = count_histories(self.train, item_count, window, FEWEST_TRAINING_EVENTS)
+        self.histories_N = histories_I[self.trained_index_N]
         self._catalog: ItemBatch | None = None
 
     def plan(self, epoch: int) -> list[np.ndarray]:
@@ -129,26 +140,22 @@ class StepBuilder:
             return None
         if loss.kind != "sampled_softmax":  # gBCE's calibration is for negatives that are drawn uniformly
             batch_items_N = batch_items_N[:0]
-        shown = int((whole.history_BT != PAD_INDEX).sum())
-        if not self.settings.bidirectional:
-            shown += len(whole.history_BT)  # the last event of a window is a target only
-        event_share = min(shown / self.events_N.sum(), 1.0)  # neighbouring windows share an event
-        return draw_candidates(self.trained_index_N, self.events_N, batch_items_N, event_share, loss.negatives, random)
+        share = len(distinct_events(whole)[0]) / self.histories_N.sum()
+        return draw_candidates(self.trained_index_N, self.histories_N, batch_items_N, share, loss.negatives, random)
 
     def _place(
         self, candidates: Candidates | None, part: SequenceBatch, step_index_N: np.ndarray
     ) -> CandidateRows | None:
-        """The candidates as rows of the step's items, and which of this process's sequences hold them."""
+        """The candidates as rows of the step's items, and their chances for each of this process's sequences."""
         if candidates is None:
             return None
-        asked = self.settings.loss.kind == "sampled_softmax"
-        own_BC = _holds(part, candidates.item_index_C) if asked else np.zeros((0, len(candidates.item_index_C)), bool)
-        return CandidateRows(
-            rows_C=torch.from_numpy(rows_of(candidates.item_index_C, step_index_N)),
-            log_chance_C=torch.from_numpy(np.log(candidates.chance_C).astype(np.float32)),
-            log_own_chance=torch.tensor(np.log(candidates.own_chance), dtype=torch.float32),
-            own_BC=torch.from_numpy(own_BC),
-        )
+        log_chance_BC = np.tile(np.log(candidates.chance_C).astype(np.float32), (len(part.history_BT), 1))
+        row_X, item_index_X = distinct_events(part)
+        is_candidate_X = np.isin(item_index_X, candidates.item_index_C, kind="table")
+        own_X = np.searchsorted(candidates.item_index_C, item_index_X[is_candidate_X])
+        log_chance_BC[row_X[is_candidate_X], own_X] = np.log(candidates.own_chance)
+        rows_C = rows_of(candidates.item_index_C, step_index_N)
+        return CandidateRows(torch.from_numpy(rows_C), torch.from_numpy(log_chance_BC))
 
     def _items_of_step(self, batch_items_N: np.ndarray, candidates: Candidates | None) -> np.ndarray:
         return self.trained_index_N if candidates is None else unique_items(batch_items_N, candidates.item_index_C)
@@ -183,16 +190,6 @@ def _windows(train: Sequences, settings: StepSettings) -> Sequences:
     if settings.bidirectional:  # every event of a window can be masked
         return cut_into_windows(train, settings.max_length, shared=0)
     return cut_into_windows(train, settings.max_length + 1, shared=1)
-
-
-def _holds(batch: SequenceBatch, item_index_C: np.ndarray) -> np.ndarray:
-    """Bool [B, C]: whether a sequence holds an item, as an event or as a target."""
-    events_BE = np.concatenate([batch.history_BT, batch.target_BT], axis=1)
-    place_BE = np.minimum(np.searchsorted(item_index_C, events_BE), len(item_index_C) - 1)
-    row_M, event_M = np.nonzero(item_index_C[place_BE] == events_BE)
-    own_BC = np.zeros((len(events_BE), len(item_index_C)), dtype=bool)
-    own_BC[row_M, place_BE[row_M, event_M]] = True
-    return own_BC
 
 
 def _share_of(batch: SequenceBatch, rank: int, processes: int) -> SequenceBatch:

@@ -36,9 +36,8 @@ def test_full_softmax_is_in_full_precision_under_autocast(vectors):
     torch.testing.assert_close(mixed, full_softmax(*vectors))
 
 
-def everyone(items, sequences=1):
-    chances = torch.zeros(items), torch.zeros(())
-    return CandidateRows(torch.arange(items), *chances, torch.zeros(sequences, items, dtype=torch.bool))
+def everyone(items):
+    return CandidateRows(torch.arange(items), torch.zeros(1, items))
 
 
 def test_sampled_softmax_with_all_items_is_full_softmax(vectors):
@@ -47,31 +46,28 @@ def test_sampled_softmax_with_all_items_is_full_softmax(vectors):
 
 
 def test_a_candidate_stands_for_as_many_items_as_its_chance_says():
-    # scores: target 1, candidate 0, which stands for 1 / 0.25 = 4 items, or for 2 in a sequence that holds it
-    user_MW, item_NW = torch.tensor([[1.0], [1.0]]), torch.tensor([[1.0], [0.0]])
-    own_BC = torch.tensor([[False], [True]])
-    candidates = CandidateRows(torch.tensor([1]), torch.tensor([0.25]).log(), torch.tensor(0.5).log(), own_BC)
+    # scores: target 1, candidate 0, which stands for 4 items in one sequence and for 2 in the other
+    user_MW, item_NW = torch.tensor([[1.0]]), torch.tensor([[1.0], [0.0]])
+    candidates = CandidateRows(torch.tensor([1]), torch.tensor([[0.25], [0.5]]).log())
     for sequence, items in ((0, 4), (1, 2)):
-        loss = sampled_softmax(user_MW[:1], item_NW, torch.tensor([0]), candidates, torch.tensor([sequence]))
+        loss = sampled_softmax(user_MW, item_NW, torch.tensor([0]), candidates, torch.tensor([sequence]))
         assert float(loss) == pytest.approx(np.log(np.e + items) - 1)
 
 
 def random_candidates():
-    """Six of nine items, some of them targets, with chances and owners, for positions of three sequences."""
-    own_BC = torch.rand(3, 6) < 0.3
-    rows_C, log_chance_C = torch.tensor([0, 1, 3, 5, 6, 8]), torch.rand(6).log()
-    return CandidateRows(rows_C, log_chance_C, torch.tensor(0.7).log(), own_BC), torch.randint(3, (50,))
+    """Six of nine items, some of them targets, with chances for positions of three sequences."""
+    return CandidateRows(torch.tensor([0, 1, 3, 5, 6, 8]), torch.rand(3, 6).log()), torch.randint(3, (50,))
 
 
 @pytest.mark.parametrize("scores", [1, 6 * 7, 6 * 50, 1000])
 def test_sampled_softmax_and_its_gradient_are_those_of_its_formula(vectors, scores, monkeypatch):
     """In blocks of one position, of seven with a rest, and in one."""
     monkeypatch.setattr("dmesr_model.losses.SCORES_IN_CACHE", scores)
+    monkeypatch.setattr("dmesr_model.losses.FEWEST_POSITIONS", 1)
     user_MW, item_NW, target_M = vectors
     candidates, sequence_M = random_candidates()
-    chance_MC = torch.where(candidates.own_BC[sequence_M], candidates.log_own_chance, candidates.log_chance_C).exp()
     score_MN = user_MW @ item_NW.T
-    stands_for_MC = (target_M[:, None] != candidates.rows_C) / chance_MC
+    stands_for_MC = (target_M[:, None] != candidates.rows_C) / candidates.log_chance_BC[sequence_M].exp()
     positive_M = score_MN[torch.arange(50), target_M]
     sum_M = positive_M.exp() + (score_MN[:, candidates.rows_C].exp() * stands_for_MC).sum(dim=1)
     by_hand = (sum_M.log() - positive_M).sum()
@@ -79,6 +75,15 @@ def test_sampled_softmax_and_its_gradient_are_those_of_its_formula(vectors, scor
     torch.testing.assert_close(sampled, by_hand)
     found = torch.autograd.grad(0.25 * sampled, (user_MW, item_NW))
     torch.testing.assert_close(found, torch.autograd.grad(0.25 * by_hand, (user_MW, item_NW)))
+
+
+def test_a_target_far_ahead_still_has_a_gradient():
+    vector = torch.tensor([[18.0]], requires_grad=True)
+    items = torch.tensor([[1.0], [0.0]])
+    row = torch.tensor([0])
+    loss = sampled_softmax(vector, items, row, CandidateRows(torch.tensor([1]), torch.zeros(1, 1)), row)
+    expected = -np.exp(-18.0)
+    assert float(torch.autograd.grad(loss, vector)[0]) == pytest.approx(expected, rel=1e-3)
 
 
 def test_sampled_softmax_is_in_full_precision_under_autocast(vectors):

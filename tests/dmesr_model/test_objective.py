@@ -37,25 +37,58 @@ def test_all_items_as_negatives_are_full_softmax(model, toy_features, toy_sequen
     torch.testing.assert_close(sampled.alignment, full.alignment)
 
 
-@pytest.mark.parametrize(("of_user", "tolerance"), [(True, 0.03), (False, 0.06)])
+REPEATED = [[1 + (user * 7 + step // 3) % 24 for step in range(12)] for user in range(50)]  # each item three times
+KINDS = {
+    "sasrec": ({}, None),
+    "cloze": ({"backbone": "bert4rec"}, None),
+    "repeated events": ({}, REPEATED),
+    "windows": ({"max_length": 4}, None),
+    "latest events alone": ({"max_length": 4}, None),
+}
+
+
+@pytest.mark.parametrize(("of_user", "tolerance"), [(True, 0.03), (False, 0.08)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_few_candidates_estimate_the_sum_over_items_without_bias(
-    of_user, tolerance, model, toy_features, toy_sequences
+    kind, of_user, tolerance, model, toy_features, toy_sequences
 ):
-    """Over many steps, for the positions of one user: the sum over its own items, and over all others."""
-    sequences, features, user = toy_sequences(), toy_features(), 7
+    """Over many steps, for the positions of one sequence: the sum over its own items, and over all others."""
+    changes, histories = KINDS[kind]
+    sequences = toy_sequences() if histories is None else Sequences.from_histories(histories, map(str, range(50)))
+    loss = LossConfig(kind="sampled_softmax", negatives=4)
+    train = TrainConfig(batch_size=5, loss=loss, all_events=kind != "latest events alone")
+    settings = step_settings(model.config.model_copy(update=changes), train)
+    steps = StepBuilder(sequences, gatherer_for(model, toy_features()), settings)
+    values, truths = [], []
+    for epoch in range(300):
+        for position, rows in enumerate(steps.plan(epoch)[:5]):
+            batch = steps.build(rows, epoch, position)
+            item_index_C = batch.items.id_row_N[batch.candidates.rows_C]
+            items_of_sequence = batch.items.id_row_N[batch.history_BT[0][batch.valid_BT[0]]].tolist()
+            targets = batch.items.id_row_N[batch.target_M[batch.scored_M < batch.history_BT.shape[1]]].tolist()
+            value_I = np.isin(np.arange(25), items_of_sequence + targets) == of_user
+            values.append(float((value_I[item_index_C] / batch.candidates.log_chance_BC[0].exp().numpy()).sum()))
+            truths.append(value_I[steps.trained_index_N].sum())
+    assert np.mean(values) == pytest.approx(np.mean(truths), rel=tolerance)
+
+
+def test_each_position_has_the_chances_of_its_own_sequence(model, toy_features, toy_sequences):
     train = TrainConfig(batch_size=5, loss=LossConfig(kind="sampled_softmax", negatives=4))
-    steps = StepBuilder(sequences, gatherer_for(model, features), step_settings(model.config, train))
-    value_of = np.isin(np.arange(25), sequences.history(user)) == of_user
-    truth = value_of[steps.trained_index_N].sum()
-    estimates = []
-    for epoch in range(2000):
-        position, users = next((at, users) for at, users in enumerate(steps.plan(epoch)) if user in users)
-        batch = steps.build(users, epoch, position)
-        own_C = batch.candidates.own_BC[users.tolist().index(user)]
-        chance_C = torch.where(own_C, batch.candidates.log_own_chance, batch.candidates.log_chance_C).exp()
-        item_index_C = batch.items.id_row_N[batch.candidates.rows_C]
-        estimates.append(float((value_of[item_index_C] / chance_C.numpy()).sum()))
-    assert np.mean(estimates) == pytest.approx(truth, rel=tolerance)
+    steps = StepBuilder(toy_sequences(), gatherer_for(model, toy_features()), step_settings(model.config, train))
+    batch = steps.build(steps.plan(0)[0], 0, 0)
+    assert len(batch.candidates.log_chance_BC.unique(dim=0)) > 1
+    found = Objective(model, train.loss, 24)(batch).next_item
+    tokens = model.encode_items(batch.items).streams_SND
+    users_BTW = model.encode_sequences(tokens[:, batch.history_BT], batch.valid_BT, batch.masked_BT)
+    losses = []
+    for position, target in zip(batch.scored_M.tolist(), batch.target_M.tolist(), strict=True):
+        row, step = divmod(position, batch.history_BT.shape[1])
+        score_N = users_BTW[row, step] @ tokens[0].T
+        others = batch.candidates.rows_C != target
+        stands_for_C = (-batch.candidates.log_chance_BC[row]).exp()
+        total = score_N[target].exp() + (stands_for_C * score_N[batch.candidates.rows_C].exp())[others].sum()
+        losses.append(total.log() - score_N[target])
+    torch.testing.assert_close(found, torch.stack(losses).mean())
 
 
 def test_gbce_without_calibration_is_bce(model, toy_features, toy_sequences):

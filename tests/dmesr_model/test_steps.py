@@ -49,6 +49,43 @@ def test_sampled_steps_encode_their_unique_items_only(large, loss):
     assert len(items.segments.vectors_RE) <= most * SEGMENTS
 
 
+@pytest.mark.parametrize(("loss", "own"), [("sampled_softmax", True), ("bce", False), ("gbce", False)])
+def test_only_sampled_softmax_compares_with_items_of_the_step(large, loss, own):
+    _, steps, _ = builder(large, loss, negatives=100)
+    batch = steps.build(steps.plan(0)[0], 0, 0)
+    assert (len(batch.candidates.rows_C) > 100) is own
+    assert len(batch.candidates.rows_C) <= 200
+
+
+def test_processes_have_the_same_candidates_and_share_out_their_chances(large):
+    features, _ = large
+    config = ModelConfig(views=("image", "text"), width=8, adapter_width=8, max_length=12)
+    train = TrainConfig(batch_size=32, loss=LossConfig(kind="sampled_softmax", negatives=50))
+    model, alone, _ = builder(large, "sampled_softmax", negatives=50)
+    plan = alone.plan(0)
+    whole = alone.build(plan[0], 0, 0)
+    item_of = lambda batch: batch.items.id_row_N[batch.candidates.rows_C]  # noqa: E731
+    for rank in range(2):
+        steps = StepBuilder(large[1], gatherer_for(model, features), step_settings(config, train), rank, 2)
+        part = steps.build(plan[0], 0, 0)
+        assert torch.equal(item_of(part), item_of(whole))
+        assert torch.equal(part.candidates.log_chance_BC, whole.candidates.log_chance_BC[rank::2])
+
+
+def test_own_items_are_events_and_targets(large):
+    _, steps, _ = builder(large, "sampled_softmax", negatives=2000)  # all items of the step are kept
+    batch = steps.build(steps.plan(0)[0], 0, 0)
+    item_of = batch.items.id_row_N
+    certain_BC = batch.candidates.log_chance_BC == 0
+    last = 0
+    for row, (history_T, valid_T) in enumerate(zip(batch.history_BT, batch.valid_BT, strict=True)):
+        targets = item_of[batch.target_M[batch.scored_M // batch.history_BT.shape[1] == row]].tolist()
+        own = {*item_of[history_T[valid_T]].tolist(), *targets}
+        assert set(item_of[batch.candidates.rows_C[certain_BC[row]]].tolist()) == own
+        last += targets[-1] not in item_of[history_T[valid_T]].tolist()
+    assert last > 0
+
+
 def test_a_step_can_be_rebuilt_alone(large):
     _, steps, _ = builder(large, "sampled_softmax", negatives=50)
     _, again, _ = builder(large, "sampled_softmax", negatives=50)
@@ -90,8 +127,11 @@ def test_vectors_kept_on_a_device_are_those_of_the_table(large):
         assert torch.equal(one.vectors_RE, two.vectors_RE)
 
 
-@pytest.mark.parametrize(("all_events", "targets"), [(True, [2, 3, 4, 5, 6]), (False, [4, 5, 6])])
-def test_every_event_of_a_long_history_trains(toy_features, all_events, targets):
+@pytest.mark.parametrize(
+    ("all_events", "targets", "histories"),
+    [(True, [2, 3, 4, 5, 6], [1, 1, 2, 1, 1, 1]), (False, [4, 5, 6], [0, 0, 1, 1, 1, 1])],
+)
+def test_every_event_of_a_long_history_trains(toy_features, all_events, targets, histories):
     features = toy_features()
     config = ModelConfig(views=(), use_segments=False, width=8, max_length=3)
     sequences = Sequences.from_histories([[1, 2, 3, 4, 5, 6]], ["a"])
@@ -100,7 +140,7 @@ def test_every_event_of_a_long_history_trains(toy_features, all_events, targets)
     batches = [steps.build(rows, 0, step) for step, rows in enumerate(steps.plan(0))]
     trained = np.concatenate([steps.trained_index_N[batch.target_M.numpy()] for batch in batches])
     assert sorted(trained.tolist()) == targets
-    assert steps.events_N.tolist() == [1] * 6  # popularity counts each event once
+    assert steps.histories_N.tolist() == histories  # two windows share an event
 
 
 def test_loss_candidates_are_items_with_training_events(toy_features):
