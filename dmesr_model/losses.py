@@ -67,7 +67,8 @@ def sampled_softmax(
     also under autocast.
 
     Args:
-        target_M: rows of `item_NW`.
+        user_MW, item_NW: float vectors, of the positions and of the step's items.
+        target_M: int64 rows of `item_NW`.
         candidates: rows of `item_NW`, and their chances.
         sequence_M: row of `candidates.log_chance_BC` for each position.
     """

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -69,12 +70,15 @@ class StepBuilder:
         self.rank = rank
         self.processes = processes
         self.device = device or torch.device("cpu")
-        item_count = gatherer.features.item_count
-        self.trained_index_N = np.flatnonzero(count_events(train, item_count))
-        window = settings.max_length + (not settings.bidirectional)
-        histories_I = count_histories(self.train, item_count, window, FEWEST_TRAINING_EVENTS)
-        self.histories_N = histories_I[self.trained_index_N]
+        self.trained_index_N = np.flatnonzero(count_events(train, gatherer.features.item_count))
         self._catalog: ItemBatch | None = None
+
+    @cached_property
+    def histories_N(self) -> np.ndarray:
+        """Rows of `self.train` that show each trained item; sorts all events, and only sampled losses ask."""
+        window = self.settings.max_length + (not self.settings.bidirectional)
+        item_count = self.gatherer.features.item_count
+        return count_histories(self.train, item_count, window, FEWEST_TRAINING_EVENTS)[self.trained_index_N]
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """Rows of `self.train` in each step of an epoch: users, or windows of their histories."""
