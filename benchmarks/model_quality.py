@@ -5,8 +5,8 @@
     python benchmarks/model_quality.py WORK_FOLDER/ml-100k --rows id_only plain_sum full no_alignment --table
 
 `--search` trains a row with all seeds at every point of the grid of its dataset; `--rows` trains it at its best point,
-by mean validation NDCG@10 over the seeds. Ablations are trained at that of their full model, or with `--at N` at
-point N of the grid.
+by mean validation NDCG@10 over the seeds, and ablations at that of their full model. With `--at`, as in
+`--at learning_rate=0.002 id_dropout=0`, rows are trained there: at the grid's first value of what it doesn't name.
 A finished run is kept under DATASET/quality and not run again; RecTools' runs there are a row of the table. Early
 stopping is on validation NDCG@10. The paired test is Wilcoxon's signed-rank test over users, on each user's mean
 NDCG@10 or HR@10 over the seeds that both rows have; its interval is a bootstrap of users.
@@ -146,10 +146,15 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
     return found
 
 
+def axes_of(dataset: Path, row: str) -> dict[str, list[float]]:
+    """What is searched for a row, and its values."""
+    return {**GRIDS[dataset.name], **(BERT4REC_GRID if row.startswith("bert4rec") else {})}
+
+
 def grid_of(dataset: Path, row: str) -> list[Point]:
     """Every point that is searched for a row."""
-    grid = {**GRIDS[dataset.name], **(BERT4REC_GRID if row.startswith("bert4rec") else {})}
-    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    axes = axes_of(dataset, row)
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 def path_of(dataset: Path, row: str, seed: int, point: Point) -> Path:
@@ -184,7 +189,7 @@ def paired(ours_U: np.ndarray, theirs_U: np.ndarray) -> str:
     return f"{gap_U.mean():+.4f} ({low:+.4f} to {high:+.4f}), p {wilcoxon(ours_U, theirs_U).pvalue:.3f}"
 
 
-def print_table(dataset: Path, against: list[str], at: int | None) -> None:
+def print_table(dataset: Path, against: list[str], at: Point | None) -> None:
     """One line a row: mean ± sd over seeds, and the paired comparison with other rows."""
     points = {row: point_of(dataset, row, at) for row in ROWS}
     results = {row: read_runs(dataset, row, points[row]) for row in ROWS}
@@ -218,7 +223,7 @@ def print_table(dataset: Path, against: list[str], at: int | None) -> None:
             print(f"- {row}: " + ", ".join(f"{name} {value}" for name, value in inside.items()))
 
 
-def print_transitions(dataset: Path, at: int | None) -> None:
+def print_transitions(dataset: Path, at: Point | None) -> None:
     """One line a row: test NDCG@10 by what training knew of the step from a user's last item to the target."""
     split = leave_one_out(Sequences.open(dataset / "sequences"))
     train, test = split.train, split.test
@@ -244,10 +249,19 @@ def names_inside(runs: dict[int, dict]) -> list[str]:
     return list(next(iter(runs.values()))["inside"]) if runs else []
 
 
-def point_of(dataset: Path, row: str, at: int | None) -> Point:
-    """Point `at` of a row's grid, or its last where that is shorter; its best one where `at` is None."""
-    grid = grid_of(dataset, row)
-    return best_point(dataset, row) if at is None else grid[min(at, len(grid) - 1)]
+def point_of(dataset: Path, row: str, at: Point | None) -> Point:
+    """`at`, with the first values of a row's axes where it names none; the row's best point where `at` is None."""
+    if at is None:
+        return best_point(dataset, row)
+    return {name: type(values[0])(at.get(name, values[0])) for name, values in axes_of(dataset, row).items()}
+
+
+def setting(text: str) -> tuple[str, float]:
+    """NAME=VALUE of an axis."""
+    name, value = text.split("=")
+    if not any(name in axes for axes in GRIDS.values()):
+        raise ValueError
+    return name, float(value)
 
 
 def read_runs(dataset: Path, row: str, point: Point) -> dict[int, dict]:
@@ -286,19 +300,20 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of all finished runs")
     parser.add_argument("--transitions", action="store_true", help="print accuracy by what training knew of the step")
     parser.add_argument("--against", nargs="+", choices=[*ROWS, PEER], default=["id_only", "plain_sum"])
-    parser.add_argument("--at", type=int, help="rows and table at this point of the grid, from 0")
+    parser.add_argument("--at", nargs="+", type=setting, metavar="NAME=VALUE", help="point of the rows and the table")
     options = parser.parse_args()
+    at = options.at and dict(options.at)
     (options.dataset / "quality").mkdir(exist_ok=True)
     for seed, row in product(options.seeds, options.search):
         for point in grid_of(options.dataset, row):
             run_once(options.dataset, row, seed, point)
     for seed in options.seeds:
         for row in options.rows:
-            run_once(options.dataset, row, seed, point_of(options.dataset, row, options.at))
+            run_once(options.dataset, row, seed, point_of(options.dataset, row, at))
     if options.table:
-        print_table(options.dataset, options.against, options.at)
+        print_table(options.dataset, options.against, at)
     if options.transitions:
-        print_transitions(options.dataset, options.at)
+        print_transitions(options.dataset, at)
 
 
 if __name__ == "__main__":

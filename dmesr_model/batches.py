@@ -18,17 +18,25 @@ _BATCHES_PER_POOL = 16
 
 @dataclass(frozen=True)
 class SequenceBatch:
-    """B training sequences, padded on the right with PAD_INDEX.
+    """B rows, training sequences padded on the right with PAD_INDEX.
 
     Args:
         history_BT: int64 item_index.
         target_BT: int64 item_index to predict at each position; PAD_INDEX where nothing is predicted.
         masked_BT: bool, positions that a bidirectional backbone sees as masks; all False for a causal one.
+        copies: rows that show the same sequence, one after the other.
     """
 
     history_BT: np.ndarray
     target_BT: np.ndarray
     masked_BT: np.ndarray
+    copies: int = 1
+
+    def part(self, rank: int, processes: int) -> "SequenceBatch":
+        """Sequences rank, rank + processes, ... with all their copies."""
+        rows_B = np.arange(len(self.history_BT))
+        own_B = rows_B // self.copies % processes == rank
+        return SequenceBatch(self.history_BT[own_B], self.target_BT[own_B], self.masked_BT[own_B], self.copies)
 
 
 def plan_epoch(lengths_U: np.ndarray, batch_size: int, max_length: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -63,6 +71,7 @@ def cloze_batch(
     mask_share: float,
     last_share: float,
     random: np.random.Generator,
+    copies: int = 1,
 ) -> SequenceBatch:
     """Masked positions are targets (Sun et al. 2019, section 3.6).
 
@@ -71,8 +80,10 @@ def cloze_batch(
 
     Args:
         mask_share: share of positions masked; at least one a sequence.
-        last_share: share of sequences that end at a random event.
+        last_share: share of rows that end at a random event.
+        copies: rows of each sequence, each with masks and an end of its own.
     """
+    users_B = np.repeat(users_B, copies)
     whole_BT = pad_histories(sequences, users_B, max_length)
     length_B = (whole_BT != PAD_INDEX).sum(axis=1)
     ends_early_B = random.random(len(users_B)) < last_share
@@ -85,7 +96,7 @@ def cloze_batch(
     masked_BT[rows[ends_early_B], end_B[ends_early_B] - 1] = True
     none_B = ~masked_BT.any(axis=1)
     masked_BT[rows[none_B], draw_BT.argmin(axis=1)[none_B]] = True
-    return SequenceBatch(history_BT, np.where(masked_BT, history_BT, PAD_INDEX), masked_BT)
+    return SequenceBatch(history_BT, np.where(masked_BT, history_BT, PAD_INDEX), masked_BT, copies)
 
 
 def _draw_ends(length_B: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -108,12 +119,13 @@ def pad_histories(sequences: Sequences, users_B: np.ndarray, longest: int) -> np
 
 
 def distinct_events(batch: SequenceBatch) -> tuple[np.ndarray, np.ndarray]:
-    """(row, item_index) of each item that a sequence holds, as an event or as a target, once."""
+    """(sequence, item_index) of each item that a sequence holds in any of its copies, event or target, once."""
     events_BE = np.concatenate([batch.history_BT, batch.target_BT], axis=1)
     stride = int(events_BE.max(initial=PAD_INDEX)) + 1
-    key_BE = np.arange(len(events_BE))[:, None] * stride + events_BE
-    row_X, item_index_X = np.divmod(np.unique(key_BE[events_BE != PAD_INDEX]), stride)
-    return row_X, item_index_X
+    sequence_B = np.arange(len(events_BE)) // batch.copies
+    key_BE = sequence_B[:, None] * stride + events_BE
+    sequence_X, item_index_X = np.divmod(np.unique(key_BE[events_BE != PAD_INDEX]), stride)
+    return sequence_X, item_index_X
 
 
 def unique_items(*item_index: np.ndarray) -> np.ndarray:

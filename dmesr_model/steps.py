@@ -37,6 +37,7 @@ class StepSettings:
     all_events: bool
     mask_share: float
     mask_last_share: float
+    mask_copies: int
     alignment_items: int
     loss: LossConfig
 
@@ -104,7 +105,7 @@ class StepBuilder:
         """This process's part of the step."""
         random = np.random.default_rng([self.settings.seed, epoch, step_in_epoch])
         whole = self._draw_sequences(users_B, random)
-        parts = [_share_of(whole, rank, self.processes) for rank in range(self.processes)]
+        parts = [whole.part(rank, self.processes) for rank in range(self.processes)]
         part = parts[self.rank]
         items_of = [unique_items(own.history_BT, own.target_BT) for own in parts]
         batch_items_N = unique_items(*items_of)
@@ -131,9 +132,8 @@ class StepBuilder:
         settings = self.settings
         if not settings.bidirectional:
             return causal_batch(self.train, users_B, settings.max_length)
-        return cloze_batch(
-            self.train, users_B, settings.max_length, settings.mask_share, settings.mask_last_share, random
-        )
+        shares = settings.mask_share, settings.mask_last_share
+        return cloze_batch(self.train, users_B, settings.max_length, *shares, random, settings.mask_copies)
 
     def _draw_candidates(
         self, whole: SequenceBatch, batch_items_N: np.ndarray, random: np.random.Generator
@@ -153,13 +153,16 @@ class StepBuilder:
         """The candidates as rows of the step's items, and their chances for each of this process's sequences."""
         if candidates is None:
             return None
-        log_chance_BC = np.tile(np.log(candidates.chance_C).astype(np.float32), (len(part.history_BT), 1))
-        row_X, item_index_X = distinct_events(part)
+        log_chance_SC = np.tile(
+            np.log(candidates.chance_C).astype(np.float32), (len(part.history_BT) // part.copies, 1)
+        )
+        sequence_X, item_index_X = distinct_events(part)
         is_candidate_X = np.isin(item_index_X, candidates.item_index_C, kind="table")
         own_X = np.searchsorted(candidates.item_index_C, item_index_X[is_candidate_X])
-        log_chance_BC[row_X[is_candidate_X], own_X] = np.log(candidates.own_chance)
+        log_chance_SC[sequence_X[is_candidate_X], own_X] = np.log(candidates.own_chance)
         rows_C = rows_of(candidates.item_index_C, step_index_N)
-        return CandidateRows(torch.from_numpy(rows_C), torch.from_numpy(log_chance_BC))
+        log_chance_BC = torch.from_numpy(log_chance_SC).repeat_interleave(part.copies, dim=0)
+        return CandidateRows(torch.from_numpy(rows_C), log_chance_BC)
 
     def _items_of_step(self, batch_items_N: np.ndarray, candidates: Candidates | None) -> np.ndarray:
         return self.trained_index_N if candidates is None else unique_items(batch_items_N, candidates.item_index_C)
@@ -194,8 +197,3 @@ def _windows(train: Sequences, settings: StepSettings) -> Sequences:
     if settings.bidirectional:  # every event of a window can be masked
         return cut_into_windows(train, settings.max_length, shared=0)
     return cut_into_windows(train, settings.max_length + 1, shared=1)
-
-
-def _share_of(batch: SequenceBatch, rank: int, processes: int) -> SequenceBatch:
-    """Rows rank, rank + processes, ..."""
-    return SequenceBatch(*(rows[rank::processes] for rows in vars(batch).values()))

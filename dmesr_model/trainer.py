@@ -86,6 +86,11 @@ class TrainConfig(BaseModel):
         default=0.5,
         description="BERT4Rec: share of sequences that end at a random event, which is masked, as in serving.",
     )
+    mask_copies: int = Field(
+        default=4,
+        ge=1,
+        description="BERT4Rec: times that a step shows each of its sequences, masked anew; items are encoded once.",
+    )
     alignment_items: int = Field(
         default=1024, ge=2, description="Items compared a step at the most; its cost is quadratic."
     )
@@ -320,6 +325,7 @@ def step_settings(model: ModelConfig, train: TrainConfig) -> StepSettings:
         all_events=train.all_events,
         mask_share=train.mask_share,
         mask_last_share=train.mask_last_share,
+        mask_copies=train.mask_copies,
         alignment_items=train.alignment_items,
         loss=train.loss,
     )

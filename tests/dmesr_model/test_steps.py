@@ -27,9 +27,9 @@ def large(tmp_path_factory):
     return ItemFeatures.open(folder), Sequences.from_histories(histories, [str(user) for user in range(2000)])
 
 
-def builder(large, loss, **loss_settings):
+def builder(large, loss, backbone="sasrec", **loss_settings):
     features, sequences = large
-    config = ModelConfig(views=("image", "text"), width=8, adapter_width=8, max_length=12)
+    config = ModelConfig(backbone=backbone, views=("image", "text"), width=8, adapter_width=8, max_length=12)
     model = DMESR(config, WIDTH, features.item_ids)
     train = TrainConfig(batch_size=32, loss=LossConfig(kind=loss, **loss_settings))
     return model, StepBuilder(sequences, gatherer_for(model, features), step_settings(config, train)), train
@@ -57,19 +57,37 @@ def test_only_sampled_softmax_compares_with_items_of_the_step(large, loss, own):
     assert len(batch.candidates.rows_C) <= 200
 
 
-def test_processes_have_the_same_candidates_and_share_out_their_chances(large):
-    features, _ = large
-    config = ModelConfig(views=("image", "text"), width=8, adapter_width=8, max_length=12)
-    train = TrainConfig(batch_size=32, loss=LossConfig(kind="sampled_softmax", negatives=50))
-    model, alone, _ = builder(large, "sampled_softmax", negatives=50)
-    plan = alone.plan(0)
-    whole = alone.build(plan[0], 0, 0)
+@pytest.mark.parametrize("backbone", ["sasrec", "bert4rec"])
+def test_processes_have_the_same_candidates_and_share_out_their_chances(large, backbone):
+    model, alone, train = builder(large, "sampled_softmax", backbone, negatives=50)
+    rows = alone.plan(0)[0]
+    whole = alone.build(rows, 0, 0)
+    copies = len(whole.history_BT) // len(rows)  # bert4rec shows each sequence several times
     item_of = lambda batch: batch.items.id_row_N[batch.candidates.rows_C]  # noqa: E731
     for rank in range(2):
-        steps = StepBuilder(large[1], gatherer_for(model, features), step_settings(config, train), rank, 2)
-        part = steps.build(plan[0], 0, 0)
+        steps = StepBuilder(large[1], alone.gatherer, step_settings(model.config, train), rank, 2)
+        part = steps.build(rows, 0, 0)
+        own_B = np.arange(len(whole.history_BT)) // copies % 2 == rank
         assert torch.equal(item_of(part), item_of(whole))
-        assert torch.equal(part.candidates.log_chance_BC, whole.candidates.log_chance_BC[rank::2])
+        assert torch.equal(part.masked_BT, whole.masked_BT[own_B])
+        assert torch.equal(part.candidates.log_chance_BC, whole.candidates.log_chance_BC[own_B])
+
+
+def test_copies_of_a_sequence_are_masked_anew_and_know_of_each_other(large):
+    _, steps, train = builder(large, "sampled_softmax", "bert4rec", negatives=2000)  # all items of the step are kept
+    rows = steps.plan(0)[0]
+    batch = steps.build(rows, 0, 0)
+    item_of, copies = batch.items.id_row_N, train.mask_copies
+    assert len(batch.history_BT) == len(rows) * copies == 32 * 4
+    masks_BT = batch.masked_BT.numpy()
+    assert (
+        sum(len({*map(bytes, masks_BT[first : first + copies])}) > 1 for first in range(0, len(masks_BT), copies)) > 24
+    )
+    for first in range(0, len(masks_BT), copies):
+        shown = slice(first, first + copies)
+        own = set(item_of[batch.history_BT[shown][batch.valid_BT[shown]]].tolist())
+        for log_chance_C in batch.candidates.log_chance_BC[shown]:
+            assert set(item_of[batch.candidates.rows_C[log_chance_C == 0]].tolist()) == own
 
 
 def test_own_items_are_events_and_targets(large):
