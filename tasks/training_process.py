@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes.util import find_library
 from typing import IO
 
 from tasks.stage import Progress, ReportProgress, StageError
@@ -38,10 +39,7 @@ def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress)
 @contextmanager
 def _started(model: ModelRef, log: IO[bytes], threads: int | None) -> Iterator[subprocess.Popen[bytes]]:
     """Start the training; it ends with this process, and where the block is left early."""
-    # Threads that spin while they wait cost dearly on shared cores: docs/decisions/train-waiting-threads.md
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "TQDM_DISABLE": "1"}
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
+    environment = os.environ | process_environment(threads)
     command = [sys.executable, "-m", "tasks.attached", "dmesr_model.train", str(model.folder / "job.json")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
@@ -51,6 +49,18 @@ def _started(model: ModelRef, log: IO[bytes], threads: int | None) -> Iterator[s
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def process_environment(threads: int | None) -> dict[str, str]:
+    """What a training's process gets beside the environment it inherits, whose own choices stand."""
+    # Threads that spin while they wait cost dearly on shared cores: docs/decisions/train-waiting-threads.md
+    chosen = {"OMP_WAIT_POLICY": "passive"}
+    # In steps of changing sizes glibc's heap grows to many times what they need: docs/decisions/train-allocator.md
+    tcmalloc = find_library("tcmalloc_minimal")
+    if tcmalloc is not None:
+        chosen["LD_PRELOAD"] = tcmalloc
+    forced = {"TQDM_DISABLE": "1"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    return {name: value for name, value in chosen.items() if name not in os.environ} | forced
 
 
 def _tell(model: ModelRef, epochs: int, report: ReportProgress) -> int:
