@@ -54,12 +54,13 @@ ROWS: dict[str, dict[str, object]] = {
     "gru4rec_plain_sum": {"backbone": "gru4rec", **PLAIN_SUM},
     "gru4rec_id_only": {"backbone": "gru4rec", **ID_ONLY},
     "bert4rec_full": {"backbone": "bert4rec"},
+    "bert4rec_plain_sum": {"backbone": "bert4rec", **PLAIN_SUM},
     "bert4rec_id_only": {"backbone": "bert4rec", **ID_ONLY},
 }
 SEARCHED = (
     *("full", "plain_sum", "id_only"),
     *("gru4rec_full", "gru4rec_plain_sum", "gru4rec_id_only"),
-    *("bert4rec_full", "bert4rec_id_only"),
+    *("bert4rec_full", "bert4rec_plain_sum", "bert4rec_id_only"),
 )
 ALL_ITEMS = 0  # in place of a number of negatives: full softmax
 PEER = "rectools"  # files of model_peer_rectools_quality.py
