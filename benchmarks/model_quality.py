@@ -260,8 +260,6 @@ def point_of(dataset: Path, row: str, at: Point | None) -> Point:
 def setting(text: str) -> tuple[str, float]:
     """NAME=VALUE of an axis."""
     name, value = text.split("=")
-    if not any(name in axes for axes in GRIDS.values()):
-        raise ValueError
     return name, float(value)
 
 
@@ -304,6 +302,9 @@ def main() -> None:
     parser.add_argument("--at", nargs="+", type=setting, metavar="NAME=VALUE", help="point of the rows and the table")
     options = parser.parse_args()
     at = options.at and dict(options.at)
+    axes = GRIDS[options.dataset.name].keys()
+    if at and at.keys() - axes:
+        parser.error(f"--at: {', '.join(sorted(at.keys() - axes))}; {options.dataset.name} has {', '.join(axes)}")
     (options.dataset / "quality").mkdir(exist_ok=True)
     for seed, row in product(options.seeds, options.search):
         for point in grid_of(options.dataset, row):
