@@ -23,19 +23,20 @@ class MultiHeadAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(
-        self, query_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor | None = None, causal: bool = False
+        self, query_BTD: Tensor, memory_BSD: Tensor, mask_BHTS: Tensor | None = None, causal: bool = False
     ) -> Tensor:
         """Attended values [B, T, D].
 
         Args:
-            visible_BTS: bool, True where query t may look at memory s; broadcast over T where that axis is 1.
-            causal: query t looks at memory 0..t only; not together with `visible_BTS`.
+            mask_BHTS: bool, True where query t may look at memory s, or numbers added to the logits; broadcast where an
+                axis is 1.
+            causal: query t looks at memory 0..t only; not together with a mask.
         """
         attended_BHTC = functional.scaled_dot_product_attention(
             self._split(self.query(query_BTD)),
             self._split(self.key(memory_BSD)),
             self._split(self.value(memory_BSD)),
-            attn_mask=None if visible_BTS is None else visible_BTS[:, None],
+            attn_mask=mask_BHTS,
             is_causal=causal,
         )
         return self.output(attended_BHTC.transpose(1, 2).flatten(start_dim=2))
@@ -74,9 +75,10 @@ class SelfAttentionBlock(nn.Module):
         self.feed_forward = FeedForward(width, multiple, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, states_BTD: Tensor, visible_BTT: Tensor | None = None, causal: bool = False) -> Tensor:
+    def forward(self, states_BTD: Tensor, mask_BHTT: Tensor | None = None, causal: bool = False) -> Tensor:
+        """[B, T, D]; masks as in MultiHeadAttention.forward."""
         normed_BTD = self.attention_norm(states_BTD)
-        attended_BTD = self.attention(normed_BTD, normed_BTD, visible_BTT, causal)
+        attended_BTD = self.attention(normed_BTD, normed_BTD, mask_BHTT, causal)
         states_BTD = states_BTD + self.dropout(attended_BTD)
         return states_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(states_BTD)))
 
@@ -122,8 +124,14 @@ class CrossAttentionBlock(nn.Module):
     def forward(
         self, states_BTD: Tensor, memory_BSD: Tensor, visible_BTS: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """Shapes as in MultiHeadAttention.forward; returns [B, T, D]."""
-        attended_BTD = self.attention(self.query_norm(states_BTD), self.memory_norm(memory_BSD), visible_BTS, causal)
+        """[B, T, D].
+
+        Args:
+            visible_BTS: bool, True where state t may look at memory slot s; broadcast over T where that axis is 1.
+            causal: state t looks at slots 0..t only; not together with `visible_BTS`.
+        """
+        mask_BHTS = None if visible_BTS is None else visible_BTS[:, None]
+        attended_BTD = self.attention(self.query_norm(states_BTD), self.memory_norm(memory_BSD), mask_BHTS, causal)
         states_BTD = states_BTD + self.dropout(self.attention_scale(attended_BTD))
         return states_BTD if self.feed_forward is None else states_BTD + self.dropout(self.feed_forward(states_BTD))
 

@@ -7,39 +7,66 @@ from torch.nn import functional
 from dmesr_model.attention import SelfAttentionBlock
 from dmesr_model.dropout import Dropout
 from dmesr_model.initial_weights import INITIAL_STD
-from dmesr_model.model_config import ModelConfig, Positions
+from dmesr_model.model_config import ModelConfig
+
+
+def distance_bias(heads: int, length: int, device: torch.device | None = None) -> Tensor:
+    """What attention adds to its logits: −slope_h · |t − s|, float32 [H, T, T] (ALiBi, Press et al. 2022).
+
+    Slopes are spread from 1/2, which sees about the last five events, to 1/256, which sees all of a history: the range
+    that the paper gives to eight heads, for any number of heads. One head gets 1/256.
+    """
+    slope_H = torch.logspace(-8, -1, heads, base=2, device=device)
+    step_T = torch.arange(length, device=device)
+    return -slope_H[:, None, None] * (step_T[:, None] - step_T).abs()
 
 
 class PositionEmbedding(nn.Module):
     """Learned position vectors, added to the tokens.
 
-    "from_end" numbers events from the most recent one, as the left padding of the papers does: prediction is always
-    at number 0, which training has met. "from_start" numbers them from the oldest; a history longer than all training
-    histories then ends at a number that was never trained.
+    Events are numbered from the most recent one, as the left padding of the papers does: prediction is always at number
+    0, which training has met.
+
+    Args:
+        std: standard deviation of the untrained positions' numbers.
+        norms_tokens: norm the tokens before, to three times the untrained positions' length: item vectors with content
+            grow ten times as long as positions (docs/decisions/model-bert4rec.md).
     """
 
-    def __init__(self, max_length: int, width: int, positions: Positions, std: float) -> None:
+    def __init__(self, max_length: int, width: int, std: float, norms_tokens: bool) -> None:
         super().__init__()
-        self.from_end = positions == "from_end"
         self.position_TD = nn.Parameter(torch.randn(max_length, width) * std)
+        self.token_norm: nn.Module = nn.Identity()
+        if norms_tokens:
+            self.token_norm = nn.LayerNorm(width)
+            nn.init.constant_(self.token_norm.weight, 3 * std)
 
     def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         steps_T = torch.arange(tokens_BTD.shape[1], device=tokens_BTD.device)
-        if not self.from_end:
-            return tokens_BTD + self.position_TD[steps_T]
         number_BT = (valid_BT.sum(dim=1, keepdim=True) - 1 - steps_T).clamp(min=0)
-        return tokens_BTD + functional.embedding(number_BT, self.position_TD)
+        return self.token_norm(tokens_BTD) + functional.embedding(number_BT, self.position_TD)
 
 
 class SASRec(nn.Module):
-    """Causal self-attention (Kang & McAuley 2018), with pre-norm blocks and GELU."""
+    """Causal self-attention (Kang & McAuley 2018), with pre-norm blocks and GELU.
+
+    Args:
+        positions: None: attention knows of distances alone (docs/decisions/model-distances.md).
+    """
 
     causal = True
 
     def __init__(
-        self, width: int, layers: int, heads: int, multiple: int, dropout: float, positions: PositionEmbedding
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        multiple: int,
+        dropout: float,
+        positions: PositionEmbedding | None = None,
     ) -> None:
         super().__init__()
+        self.heads = heads
         self.positions = positions
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads, multiple, dropout) for _ in range(layers))
@@ -47,27 +74,39 @@ class SASRec(nn.Module):
 
     def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """Hidden states [B, T, D]; the state at t depends on tokens 0..t."""
-        states_BTD = self.dropout(self.positions(tokens_BTD, valid_BT))
+        mask_BHTT = None
+        if self.positions is None:
+            length = tokens_BTD.shape[1]
+            future_TT = torch.ones(length, length, dtype=torch.bool, device=tokens_BTD.device).triu(1)
+            mask_BHTT = distance_bias(self.heads, length, tokens_BTD.device).masked_fill(future_TT, -torch.inf)[None]
+        else:
+            tokens_BTD = self.positions(tokens_BTD, valid_BT)
+        states_BTD = self.dropout(tokens_BTD)
         for block in self.blocks:
-            states_BTD = block(states_BTD, causal=True)
+            states_BTD = block(states_BTD, mask_BHTT, causal=mask_BHTT is None)
         return self.norm(states_BTD)
 
 
 class BERT4Rec(nn.Module):
     """Bidirectional self-attention (Sun et al. 2019); trained to fill masked positions, predicts at a mask put last.
 
-    Tokens are normed before their positions are added: a mask finds its neighbours by position alone, and item vectors
-    with content grow ten times as long as positions. They start three times as long (docs/decisions/model-bert4rec.md).
+    Args:
+        positions: None: attention knows of distances alone (docs/decisions/model-distances.md).
     """
 
     causal = False
 
     def __init__(
-        self, width: int, layers: int, heads: int, multiple: int, dropout: float, positions: PositionEmbedding
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        multiple: int,
+        dropout: float,
+        positions: PositionEmbedding | None = None,
     ) -> None:
         super().__init__()
-        self.token_norm = nn.LayerNorm(width)
-        nn.init.constant_(self.token_norm.weight, 3 * INITIAL_STD * width**0.5)
+        self.heads = heads
         self.positions = positions
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads, multiple, dropout) for _ in range(layers))
@@ -75,9 +114,15 @@ class BERT4Rec(nn.Module):
 
     def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """Hidden states [B, T, D]; every state depends on every valid token. Each row needs a valid token."""
-        states_BTD = self.dropout(self.positions(self.token_norm(tokens_BTD), valid_BT))
+        mask_BHTT = valid_BT[:, None, None, :]
+        if self.positions is None:
+            bias_HTT = distance_bias(self.heads, tokens_BTD.shape[1], tokens_BTD.device)
+            mask_BHTT = bias_HTT.masked_fill(~mask_BHTT, -torch.inf)
+        else:
+            tokens_BTD = self.positions(tokens_BTD, valid_BT)
+        states_BTD = self.dropout(tokens_BTD)
         for block in self.blocks:
-            states_BTD = block(states_BTD, visible_BTT=valid_BT[:, None, :])
+            states_BTD = block(states_BTD, mask_BHTT)
         return self.norm(states_BTD)
 
 
@@ -107,9 +152,12 @@ def build_backbone(config: ModelConfig) -> Backbone:
     if config.backbone == "gru4rec":
         return GRU4Rec(config.stream_width, config.layers, config.dropout)
     attention_backbone = SASRec if config.backbone == "sasrec" else BERT4Rec
-    # BERT4Rec's positions start a third as long as its normed tokens; SASRec's, which a causal mask tells apart, short.
-    std = INITIAL_STD if config.backbone == "sasrec" else INITIAL_STD * config.stream_width**0.5
-    positions = PositionEmbedding(config.max_length, config.stream_width, config.positions, std)
+    positions = None
+    if config.positions == "from_end":
+        # A mask of BERT4Rec finds its neighbours by position alone; a causal mask tells SASRec's events apart as well.
+        drowns = config.backbone == "bert4rec"
+        std = INITIAL_STD * config.stream_width**0.5 if drowns else INITIAL_STD
+        positions = PositionEmbedding(config.max_length, config.stream_width, std, norms_tokens=drowns)
     return attention_backbone(
         config.stream_width, config.layers, config.heads, config.feedforward_multiple, config.dropout, positions
     )

@@ -8,7 +8,7 @@ BackboneName = Literal["sasrec", "bert4rec", "gru4rec"]
 IdMode = Literal["none", "added", "concatenated"]
 FusionLevel = Literal["item", "sequence", "none"]
 Streams = Literal["joined", "separate"]
-Positions = Literal["from_end", "from_start"]
+Positions = Literal["distance", "from_end"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -60,7 +60,9 @@ class ModelConfig(BaseModel):
         default=0, ge=0, description="The same for the feed-forward layers of the fusion; 0: it has none."
     )
     positions: Positions = Field(
-        default="from_end", description="What a position embedding counts from; GRU4Rec has none."
+        default="distance",
+        description="How attention knows the order: from the distance of two events, or, as in the papers, from "
+        "position embeddings, numbered from the most recent event. GRU4Rec needs neither.",
     )
     dropout: Share = Field(default=0.3, description="Share of activations zeroed in training; small logs need much.")
     max_length: int = Field(

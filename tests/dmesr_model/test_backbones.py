@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmesr_model.backbones import BERT4Rec, GRU4Rec, PositionEmbedding, SASRec
+from dmesr_model.backbones import BERT4Rec, GRU4Rec, PositionEmbedding, SASRec, distance_bias
 
 WIDTH, HEADS, LENGTH = 8, 2, 6
 
@@ -27,9 +27,10 @@ def torch_layer(block):
     return layer.train()  # eval mode would take a fused path without the mask
 
 
-def attention_backbone(kind, positions="from_end"):
+def attention_backbone(kind, embeds_positions=False):
     torch.manual_seed(0)
-    backbone = kind(WIDTH, 2, HEADS, 4, 0.0, PositionEmbedding(LENGTH, WIDTH, positions, 1.0))
+    positions = PositionEmbedding(LENGTH, WIDTH, 1.0, norms_tokens=kind is BERT4Rec) if embeds_positions else None
+    backbone = kind(WIDTH, 2, HEADS, 4, 0.0, positions)
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.5)
     return backbone
@@ -40,28 +41,49 @@ def ragged(lengths):
     return tokens, torch.arange(LENGTH) < torch.tensor(lengths)[:, None]
 
 
-def test_sasrec_equals_torch_layers_with_a_causal_mask():
-    backbone = attention_backbone(SASRec, "from_start")
+def bias_by_hand():
+    """Two heads, the outermost of Press et al.'s eight: 1/256 and 1/2 for each event between."""
+    return torch.tensor(
+        [[[-slope * abs(t - s) for s in range(LENGTH)] for t in range(LENGTH)] for slope in (1 / 256, 1 / 2)]
+    )
+
+
+def test_slopes_are_those_of_the_paper():
+    torch.testing.assert_close(distance_bias(8, 2)[:, 0, 1], -torch.tensor([0.5**power for power in range(8, 0, -1)]))
+    torch.testing.assert_close(distance_bias(2, LENGTH), bias_by_hand())
+    assert distance_bias(1, 2)[0, 0, 1] == -1 / 256
+
+
+@pytest.mark.parametrize("embeds_positions", [False, True])
+def test_sasrec_equals_torch_layers(embeds_positions):
+    backbone = attention_backbone(SASRec, embeds_positions)
     tokens, valid = ragged([6, 6])
-    states = tokens + backbone.positions.position_TD
     future = torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1)
+    states, mask = tokens, bias_by_hand().masked_fill(future, -torch.inf).repeat(2, 1, 1)
+    if embeds_positions:
+        states, mask = tokens + backbone.positions.position_TD.flip(0), future
     for block in backbone.blocks:
-        states = torch_layer(block)(states, src_mask=future)
+        states = torch_layer(block)(states, src_mask=mask)
     torch.testing.assert_close(backbone(tokens, valid), backbone.norm(states), rtol=1e-4, atol=1e-5)
 
 
-def test_bert4rec_equals_torch_layers_with_a_padding_mask():
-    backbone = attention_backbone(BERT4Rec)
+@pytest.mark.parametrize("embeds_positions", [False, True])
+def test_bert4rec_equals_torch_layers(embeds_positions):
+    backbone = attention_backbone(BERT4Rec, embeds_positions)
     tokens, valid = ragged([6, 4])
-    numbers = torch.tensor([[5, 4, 3, 2, 1, 0], [3, 2, 1, 0, 0, 0]])  # from the most recent event
-    states = backbone.token_norm(tokens) + backbone.positions.position_TD[numbers]
+    states, mask = tokens, bias_by_hand().repeat(2, 1, 1)
+    if embeds_positions:
+        numbers = torch.tensor([[5, 4, 3, 2, 1, 0], [3, 2, 1, 0, 0, 0]])  # from the most recent event
+        positions = backbone.positions
+        states, mask = positions.token_norm(tokens) + positions.position_TD[numbers], torch.zeros(LENGTH, LENGTH)
+    padding = torch.zeros(2, LENGTH).masked_fill(~valid, -torch.inf)
     for block in backbone.blocks:
-        states = torch_layer(block)(states, src_key_padding_mask=~valid)
+        states = torch_layer(block)(states, src_mask=mask, src_key_padding_mask=padding)
     torch.testing.assert_close(backbone(tokens, valid)[valid], backbone.norm(states)[valid], rtol=1e-4, atol=1e-5)
 
 
 def test_bert4rec_sees_positions_however_long_its_tokens_are():
-    backbone = attention_backbone(BERT4Rec).eval()
+    backbone = attention_backbone(BERT4Rec, embeds_positions=True).eval()
     tokens, valid = ragged([6, 4])
     torch.testing.assert_close(backbone(30 * tokens, valid), backbone(tokens, valid), rtol=1e-3, atol=1e-3)
 
@@ -84,7 +106,18 @@ def test_gru4rec_equals_its_equations():
     torch.testing.assert_close(backbone(tokens, valid)[0], backbone.norm(torch.stack(expected)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", [attention_backbone(SASRec), GRU4Rec(WIDTH, 2, 0.0)], ids=["sasrec", "gru4rec"])
+CAUSAL = {
+    "sasrec": attention_backbone(SASRec),
+    "sasrec with positions": attention_backbone(SASRec, embeds_positions=True),
+    "gru4rec": GRU4Rec(WIDTH, 2, 0.0),
+}
+BACKBONES = CAUSAL | {
+    "bert4rec": attention_backbone(BERT4Rec),
+    "bert4rec with positions": attention_backbone(BERT4Rec, embeds_positions=True),
+}
+
+
+@pytest.mark.parametrize("backbone", CAUSAL.values(), ids=CAUSAL)
 @pytest.mark.parametrize("changed", range(1, LENGTH))
 def test_no_leak_from_the_future(backbone, changed):
     tokens, valid = ragged([6, 6])
@@ -96,11 +129,16 @@ def test_no_leak_from_the_future(backbone, changed):
     assert (after[:, changed] - before[:, changed]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [attention_backbone(SASRec), attention_backbone(BERT4Rec), GRU4Rec(WIDTH, 2, 0.0)],
-    ids=["sasrec", "bert4rec", "gru4rec"],
-)
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec"])
+def test_events_to_come_change_nothing(name):
+    """Not even how many they are, which a position counted from the most recent event would tell."""
+    tokens, valid = ragged([6, 6])
+    whole = CAUSAL[name](tokens, valid)
+    for length in range(1, LENGTH):
+        torch.testing.assert_close(CAUSAL[name](tokens[:, :length], valid[:, :length]), whole[:, :length])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
 def test_padding_changes_nothing(backbone):
     tokens, valid = ragged([4, 2, 6])
     padded = backbone(tokens, valid)

@@ -30,7 +30,7 @@ ABLATIONS = {
     "id never hidden": {"id_dropout": 0.0},
     "id only": {"views": (), "use_segments": False},
     "plain sum": {"views": ("text",), "use_segments": False, "fusion": "none"},
-    "from start": {"positions": "from_start"},
+    "position embeddings": {"positions": "from_end"},
 }
 
 

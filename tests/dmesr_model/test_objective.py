@@ -109,7 +109,7 @@ def test_total_is_next_item_plus_weighted_alignment(model, toy_features, toy_seq
 def test_training_scores_what_is_served(fusion, toy_features):
     """One user: the loss is that of the served vectors' inner products, prefix by prefix."""
     features = toy_features(items=8)
-    changes = {"fusion": fusion, "alignment_weight": 0.0, "positions": "from_start"}  # a prefix is then encoded alike
+    changes = {"fusion": fusion, "alignment_weight": 0.0}
     model = DMESR(CONFIG.model_copy(update=changes), 12, features.item_ids)
     history = [1, 2, 3, 4, 5, 6, 7, 8]
     loss = step_loss(features, Sequences.from_histories([history], "a"), model, kind="softmax").next_item

@@ -15,7 +15,7 @@ def test_schedules_by_hand():
 
 
 def test_what_is_decayed_and_by_how_much():
-    model = DMESR(ModelConfig(views=("text",), backbone="bert4rec", width=8), 12, ["a"])
+    model = DMESR(ModelConfig(views=("text",), backbone="bert4rec", positions="from_end", width=8), 12, ["a"])
     optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1, id_decay=3.0))
     names_of = {id(parameter): name for name, parameter in model.named_parameters()}
     names = {group["weight_decay"]: {names_of[id(one)] for one in group["params"]} for group in optimizer.param_groups}
