@@ -50,6 +50,8 @@ ROWS: dict[str, dict[str, object]] = {
     "image_view_alone": {"views": ["image"]},
     "no_coarse_views": {"views": []},
     "no_id": {"id_mode": "none"},
+    "embedded_positions": {"positions": "from_end"},
+    "embedded_positions_id_only": {"positions": "from_end", **ID_ONLY},
     "gru4rec_full": {"backbone": "gru4rec"},
     "gru4rec_plain_sum": {"backbone": "gru4rec", **PLAIN_SUM},
     "gru4rec_id_only": {"backbone": "gru4rec", **ID_ONLY},
