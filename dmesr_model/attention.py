@@ -75,10 +75,10 @@ class SelfAttentionBlock(nn.Module):
         self.feed_forward = FeedForward(width, multiple, dropout)
         self.dropout = Dropout(dropout)
 
-    def forward(self, states_BTD: Tensor, mask_BHTT: Tensor | None = None, causal: bool = False) -> Tensor:
-        """[B, T, D]; masks as in MultiHeadAttention.forward."""
+    def forward(self, states_BTD: Tensor, mask_BHTT: Tensor) -> Tensor:
+        """[B, T, D]; the mask as in MultiHeadAttention.forward."""
         normed_BTD = self.attention_norm(states_BTD)
-        attended_BTD = self.attention(normed_BTD, normed_BTD, mask_BHTT, causal)
+        attended_BTD = self.attention(normed_BTD, normed_BTD, mask_BHTT)
         states_BTD = states_BTD + self.dropout(attended_BTD)
         return states_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(states_BTD)))
 

@@ -47,14 +47,14 @@ class PositionEmbedding(nn.Module):
         return self.token_norm(tokens_BTD) + functional.embedding(number_BT, self.position_TD)
 
 
-class SASRec(nn.Module):
-    """Causal self-attention (Kang & McAuley 2018), with pre-norm blocks and GELU.
+class AttentionBackbone(nn.Module):
+    """Pre-norm self-attention blocks with GELU, over one sequence a row.
 
     Args:
         positions: None: attention knows of distances alone (docs/decisions/model-distances.md).
     """
 
-    causal = True
+    causal: bool
 
     def __init__(
         self,
@@ -73,50 +73,14 @@ class SASRec(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
-        """Hidden states [B, T, D]; the state at t depends on tokens 0..t."""
-        mask_BHTT = None
-        if self.positions is None:
-            length = tokens_BTD.shape[1]
-            future_TT = torch.ones(length, length, dtype=torch.bool, device=tokens_BTD.device).triu(1)
-            mask_BHTT = distance_bias(self.heads, length, tokens_BTD.device).masked_fill(future_TT, -torch.inf)[None]
-        else:
-            tokens_BTD = self.positions(tokens_BTD, valid_BT)
-        states_BTD = self.dropout(tokens_BTD)
-        for block in self.blocks:
-            states_BTD = block(states_BTD, mask_BHTT, causal=mask_BHTT is None)
-        return self.norm(states_BTD)
-
-
-class BERT4Rec(nn.Module):
-    """Bidirectional self-attention (Sun et al. 2019); trained to fill masked positions, predicts at a mask put last.
-
-    Args:
-        positions: None: attention knows of distances alone (docs/decisions/model-distances.md).
-    """
-
-    causal = False
-
-    def __init__(
-        self,
-        width: int,
-        layers: int,
-        heads: int,
-        multiple: int,
-        dropout: float,
-        positions: PositionEmbedding | None = None,
-    ) -> None:
-        super().__init__()
-        self.heads = heads
-        self.positions = positions
-        self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads, multiple, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, tokens_BTD: Tensor, valid_BT: Tensor) -> Tensor:
-        """Hidden states [B, T, D]; every state depends on every valid token. Each row needs a valid token."""
+        """Hidden states [B, T, D]: of a causal backbone from tokens 0..t, else from all valid ones, of which each row
+        needs one."""
+        length = tokens_BTD.shape[1]
         mask_BHTT = valid_BT[:, None, None, :]
+        if self.causal:
+            mask_BHTT = torch.ones(1, 1, length, length, dtype=torch.bool, device=tokens_BTD.device).tril()
         if self.positions is None:
-            bias_HTT = distance_bias(self.heads, tokens_BTD.shape[1], tokens_BTD.device)
+            bias_HTT = distance_bias(self.heads, length, tokens_BTD.device)
             mask_BHTT = bias_HTT.masked_fill(~mask_BHTT, -torch.inf)
         else:
             tokens_BTD = self.positions(tokens_BTD, valid_BT)
@@ -124,6 +88,18 @@ class BERT4Rec(nn.Module):
         for block in self.blocks:
             states_BTD = block(states_BTD, mask_BHTT)
         return self.norm(states_BTD)
+
+
+class SASRec(AttentionBackbone):
+    """Causal self-attention (Kang & McAuley 2018)."""
+
+    causal = True
+
+
+class BERT4Rec(AttentionBackbone):
+    """Bidirectional self-attention (Sun et al. 2019); trained to fill masked positions, predicts at a mask put last."""
+
+    causal = False
 
 
 class GRU4Rec(nn.Module):
