@@ -17,7 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from dmesr_model.features import ItemFeatures
 from dmesr_model.metrics import hit_rate_at_k, ndcg_at_k
 from dmesr_model.model import DMESR, ModelConfig
 from dmesr_model.ranking import rank_targets
-from dmesr_model.sequences import Sequences, leave_one_out
+from dmesr_model.sequences import Sequences, Split, leave_one_out
 from dmesr_model.trainer import TrainConfig, fit
 
 ID_ONLY = {"views": [], "use_segments": False}
@@ -72,7 +72,7 @@ GRIDS: dict[str, dict[str, list[float]]] = {
     "microlens-25k": {
         "negatives": [2048, ALL_ITEMS],
         "id_dropout": [0.1, 0.0],
-        "learning_rate": [0.002],
+        "learning_rate": [0.002, 0.004],
         "dropout": [0.3, 0.2],
     },
     "sample_shop": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
@@ -226,26 +226,34 @@ def print_table(dataset: Path, against: list[str], at: Point | None) -> None:
             print(f"- {row}: " + ", ".join(f"{name} {value}" for name, value in inside.items()))
 
 
-def print_transitions(dataset: Path, at: Point | None) -> None:
-    """One line a row: test NDCG@10 by what training knew of the step from a user's last item to the target."""
-    split = leave_one_out(Sequences.open(dataset / "sequences"))
-    train, test = split.train, split.test
-    histories = [train.history(user) for user in range(train.user_count)]
-    met = {step for history in histories for step in zip(history[:-1].tolist(), history[1:].tolist(), strict=True)}
-    known = set(train.item_index.tolist())
-    last_H = [int(test.histories.history(user)[-1]) for user in range(len(test.target_index_H))]
-    steps = list(zip(last_H, test.target_index_H.tolist(), strict=True))
-    met_H = np.array([step in met for step in steps])
-    unknown_H = np.array([target not in known for _, target in steps])
-    kinds = {"met": met_H, "not met": ~met_H & ~unknown_H, "unknown target": unknown_H}
-    print("| row | seeds | " + " | ".join(f"{name} ({mask_H.sum()} users)" for name, mask_H in kinds.items()) + " |")
-    print("| --- " * (2 + len(kinds)) + "|")
+def print_slices(dataset: Path, at: Point | None) -> None:
+    """One line a row: test NDCG@10 by what training knew of the step to the target, and of the target."""
+    slices = slices_of(leave_one_out(Sequences.open(dataset / "sequences")))
+    print("| row | seeds | " + " | ".join(f"{name} ({mask_H.sum()} users)" for name, mask_H in slices.items()) + " |")
+    print("| --- " * (2 + len(slices)) + "|")
     for row in ROWS:
         mine = read_runs(dataset, row, point_of(dataset, row, at))
         if mine:
             gains_H = np.mean([run["per_user"] for run in mine.values()], axis=0)
-            cells = [f"{gains_H[mask_H].mean():.4f}" if mask_H.any() else "–" for mask_H in kinds.values()]
+            cells = [f"{gains_H[mask_H].mean():.4f}" if mask_H.any() else "–" for mask_H in slices.values()]
             print(f"| {row} | {len(mine)} | {' | '.join(cells)} |")
+
+
+def slices_of(split: Split) -> dict[str, np.ndarray]:
+    """Users by test target, bool [H]: whether training met the step from their last item to it; how often it met it."""
+    train, test = split.train, split.test
+    histories = [train.history(user) for user in range(train.user_count)]
+    steps = {step for history in histories for step in zip(history[:-1].tolist(), history[1:].tolist(), strict=True)}
+    last_H = [int(test.histories.history(user)[-1]) for user in range(len(test.target_index_H))]
+    met_H = np.array([step in steps for step in zip(last_H, test.target_index_H.tolist(), strict=True)])
+    events_N = np.bincount(train.item_index, minlength=int(test.target_index_H.max()) + 1)
+    events_H = events_N[test.target_index_H]
+    known_H = events_H > 0
+    slices = {"step met": met_H, "not met": ~met_H & known_H, "target never met": ~known_H}
+    edges = [1, *np.quantile(events_H[known_H], [1 / 3, 2 / 3]).astype(int), events_H.max() + 1]
+    for low, high in pairwise(edges):
+        slices[f"target with {low} to {high - 1} events"] = (events_H >= low) & (events_H < high)
+    return slices
 
 
 def names_inside(runs: dict[int, dict]) -> list[str]:
@@ -299,7 +307,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--table", action="store_true", help="print the table of all finished runs")
-    parser.add_argument("--transitions", action="store_true", help="print accuracy by what training knew of the step")
+    parser.add_argument("--slices", action="store_true", help="print accuracy by what training knew of the test target")
     parser.add_argument("--against", nargs="+", choices=[*ROWS, PEER], default=["id_only", "plain_sum"])
     parser.add_argument("--at", nargs="+", type=setting, metavar="NAME=VALUE", help="point of the rows and the table")
     options = parser.parse_args()
@@ -316,8 +324,8 @@ def main() -> None:
             run_once(options.dataset, row, seed, point_of(options.dataset, row, at))
     if options.table:
         print_table(options.dataset, options.against, at)
-    if options.transitions:
-        print_transitions(options.dataset, at)
+    if options.slices:
+        print_slices(options.dataset, at)
 
 
 if __name__ == "__main__":
