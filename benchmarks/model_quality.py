@@ -30,7 +30,7 @@ from dmesr_model.features import ItemFeatures
 from dmesr_model.metrics import hit_rate_at_k, ndcg_at_k
 from dmesr_model.model import DMESR, ModelConfig
 from dmesr_model.ranking import rank_targets
-from dmesr_model.sequences import Sequences, Split, leave_one_out
+from dmesr_model.sequences import Sequences, Split, count_events, leave_one_out
 from dmesr_model.trainer import TrainConfig, fit
 
 ID_ONLY = {"views": [], "use_segments": False}
@@ -240,17 +240,19 @@ def print_slices(dataset: Path, at: Point | None) -> None:
 
 
 def slices_of(split: Split) -> dict[str, np.ndarray]:
-    """Users by test target, bool [H]: whether training met the step from their last item to it; how often it met it."""
+    """Users by test target, bool [H]: was the step from their last item to it met in training; how often was it met.
+
+    The second in thirds of the users, fewer where many targets have as many events.
+    """
     train, test = split.train, split.test
     histories = [train.history(user) for user in range(train.user_count)]
     steps = {step for history in histories for step in zip(history[:-1].tolist(), history[1:].tolist(), strict=True)}
     last_H = [int(test.histories.history(user)[-1]) for user in range(len(test.target_index_H))]
     met_H = np.array([step in steps for step in zip(last_H, test.target_index_H.tolist(), strict=True)])
-    events_N = np.bincount(train.item_index, minlength=int(test.target_index_H.max()) + 1)
-    events_H = events_N[test.target_index_H]
+    events_H = count_events(train, int(test.target_index_H.max()))[test.target_index_H]
     known_H = events_H > 0
     slices = {"step met": met_H, "not met": ~met_H & known_H, "target never met": ~known_H}
-    edges = [1, *np.quantile(events_H[known_H], [1 / 3, 2 / 3]).astype(int), events_H.max() + 1]
+    edges = np.unique([1, *np.quantile(events_H[known_H], [1 / 3, 2 / 3]).astype(int), events_H.max() + 1])
     for low, high in pairwise(edges):
         slices[f"target with {low} to {high - 1} events"] = (events_H >= low) & (events_H < high)
     return slices
