@@ -67,7 +67,10 @@ class TrainConfig(BaseModel):
         default=200, ge=1, description="Passes over all users at the most; early stopping ends sooner."
     )
     patience: int = Field(
-        default=10, ge=1, description="Epochs without a better validation NDCG@10 before training stops."
+        default=25,
+        ge=1,
+        description="Epochs without a better validation NDCG@10 before training stops. A small log has short epochs "
+        "and a noisy validation, and needs many; millions of events need few.",
     )
     all_events: bool = Field(
         default=True,
