@@ -68,24 +68,24 @@ ALL_ITEMS = 0  # in place of a number of negatives: full softmax
 PEER = "rectools"  # files of model_peer_rectools_quality.py
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
-    "ml-100k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3], "patience": [25]},
+    "ml-100k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3], "patience_steps": [1000]},
     "microlens-25k": {
         "negatives": [2048, ALL_ITEMS],
         "id_dropout": [0.1, 0.0],
         "learning_rate": [0.002, 0.004],
         "dropout": [0.3, 0.2],
-        "patience": [25],
+        "patience_steps": [1000],
     },
-    "sample_shop": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3], "patience": [25]},
+    "sample_shop": {
+        "id_dropout": [0.1, 0.0],
+        "learning_rate": [0.004, 0.002],
+        "dropout": [0.3],
+        "patience_steps": [1000],
+    },
 }
-RECIPES: dict[str, dict[str, object]] = {
-    "ml-100k": {"max_epochs": 160},
-    "microlens-25k": {"max_epochs": 120, "batch_size": 512},
-    "sample_shop": {"max_epochs": 160},
-}
+BATCHES = {"ml-100k": 128, "microlens-25k": 512, "sample_shop": 128}
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
-BERT4REC_RECIPE: dict[str, object] = {"max_epochs": 100}
-BERT4REC_BATCH = {"ml-100k": 32, "microlens-25k": 512, "sample_shop": 32}
+BERT4REC_BATCHES = {**BATCHES, "ml-100k": 32, "sample_shop": 32}
 BERT4REC_GRID: dict[str, list[float]] = {"id_dropout": [0.1, 0.0], "learning_rate": [0.002, 0.004], "dropout": [0.3]}
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 
@@ -100,15 +100,13 @@ def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> Non
         "dropout": point["dropout"],
         **ROWS[row],
     }
-    recipe = RECIPES[dataset.name]
-    if row.startswith("bert4rec"):
-        recipe = {**recipe, **BERT4REC_RECIPE, "batch_size": BERT4REC_BATCH[dataset.name]}
+    batches = BERT4REC_BATCHES if row.startswith("bert4rec") else BATCHES
     config = TrainConfig.model_validate(
         {
-            **recipe,
+            "batch_size": batches[dataset.name],
             "loss": loss_of(point),
             "seed": seed,
-            "patience": point["patience"],
+            "patience_steps": point["patience_steps"],
             "optimizer": {"learning_rate": point["learning_rate"]},
         }
     )

@@ -27,6 +27,7 @@ class RunState(BaseModel):
         step: of the whole run; `step_in_epoch`, the sums and `samples` start anew with each epoch.
         loss_sum, alignment_sum: over this process's steps of the epoch, nats.
         seconds: of training and validation, without what a kill threw away.
+        best_step: at the end of `best_epoch`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +42,7 @@ class RunState(BaseModel):
     seconds_before_epoch: float = 0.0
     best_epoch: int | None = None
     best_ndcg_at_10: float | None = None
+    best_step: int = 0
     epochs_without_gain: int = 0
     finished: bool = False
 
@@ -69,10 +71,12 @@ class RunState(BaseModel):
             )
         return self.model_copy(update=update)
 
-    def after_epoch(self, ndcg_at_10: float | None, patience: int, max_epochs: int) -> "RunState":
+    def after_epoch(self, ndcg_at_10: float | None, patience: int, patience_steps: int, max_epochs: int) -> "RunState":
         """The start of the next epoch, or the end of the run. Without a validation value every epoch is the best."""
         gained = ndcg_at_10 is None or self.best_ndcg_at_10 is None or ndcg_at_10 > self.best_ndcg_at_10
         idle = 0 if gained else self.epochs_without_gain + 1
+        best_step = self.step if gained else self.best_step
+        spent = idle >= patience and self.step - best_step >= patience_steps
         return RunState(
             epoch=self.epoch + 1,
             step=self.step,
@@ -80,8 +84,9 @@ class RunState(BaseModel):
             seconds_before_epoch=self.seconds,
             best_epoch=self.epoch if gained else self.best_epoch,
             best_ndcg_at_10=ndcg_at_10 if gained else self.best_ndcg_at_10,
+            best_step=best_step,
             epochs_without_gain=idle,
-            finished=idle >= patience or self.epoch + 1 == max_epochs,
+            finished=spent or self.epoch + 1 == max_epochs,
         )
 
 

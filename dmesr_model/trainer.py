@@ -67,10 +67,15 @@ class TrainConfig(BaseModel):
         default=200, ge=1, description="Passes over all users at the most; early stopping ends sooner."
     )
     patience: int = Field(
-        default=25,
+        default=10,
         ge=1,
-        description="Epochs without a better validation NDCG@10 before training stops. A small log has short epochs "
-        "and a noisy validation, and needs many; millions of events need few.",
+        description="Epochs without a better validation NDCG@10 before training stops, and at least `patience_steps`.",
+    )
+    patience_steps: int = Field(
+        default=1000,
+        ge=0,
+        description="Steps without a better validation NDCG@10 before training stops, and at least `patience` epochs: "
+        "a small log has few steps an epoch and a noisy validation.",
     )
     all_events: bool = Field(
         default=True,
@@ -274,7 +279,7 @@ class Trainer:
         loss_sum, alignment_sum = self.accelerator.reduce(sums.to(self.accelerator.device), "mean").tolist()
         seconds = state.seconds + time.monotonic() - started
         closed = state.model_copy(update={"loss_sum": loss_sum, "alignment_sum": alignment_sum, "seconds": seconds})
-        after = closed.after_epoch(ndcg, self.config.patience, self.config.max_epochs)
+        after = closed.after_epoch(ndcg, self.config.patience, self.config.patience_steps, self.config.max_epochs)
         if after.best_epoch == state.epoch and self.accelerator.is_main_process:
             write_best_weights(self.checkpoints, self.kept_model, state.epoch)
         return after, describe_progress(closed, validation=ndcg, epoch_ended=True)
@@ -294,7 +299,7 @@ class Trainer:
             steps=state.step,
             best_epoch=state.best_epoch,
             validation_ndcg_at_10=state.best_ndcg_at_10,
-            stopped_early=state.epochs_without_gain >= self.config.patience,
+            stopped_early=state.epoch < self.config.max_epochs,
             trained_items=len(self.model.item_ids),
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             seconds=round(state.seconds, 3),

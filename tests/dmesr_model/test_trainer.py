@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dmesr_model.checkpoint import RunState
 from dmesr_model.encoding import encode_items, encode_sequences
 from dmesr_model.features import ItemFeatures
 from dmesr_model.model import DMESR, ModelConfig
@@ -151,6 +152,21 @@ def test_nan_is_refused_by_name(toy_features, toy_sequences, tmp_path):
     features.vectors_UE[16, 0] = np.inf
     with pytest.raises(ValueError, match=r"item-3.*'text'"):
         fit(features, toy_sequences(), SMALL, TrainConfig(max_epochs=1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("patience", "patience_steps", "epochs"),
+    [(1, 0, 3), (3, 0, 5), (1, 20, 6), (1, 21, 7), (5, 20, 7), (50, 0, 9), (1, 500, 9)],
+)
+def test_training_stops_when_epochs_and_steps_without_gain_are_spent(patience, patience_steps, epochs):
+    """Validation is best in the second epoch; an epoch has five steps, and there are nine at the most."""
+    state, ended = RunState(), 0
+    while not state.finished:
+        for _ in range(5):
+            state = state.after_step(samples=1)
+        state = state.after_epoch([0.1, 0.3][ended] if ended < 2 else 0.2, patience, patience_steps, max_epochs=9)
+        ended += 1
+    assert (state.epoch, state.best_epoch, state.best_step, state.best_ndcg_at_10) == (epochs, 1, 10, 0.3)
 
 
 def test_no_validation_users_train_to_the_last_epoch(toy_features, tmp_path):
