@@ -68,20 +68,14 @@ ALL_ITEMS = 0  # in place of a number of negatives: full softmax
 PEER = "rectools"  # files of model_peer_rectools_quality.py
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
-    "ml-100k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3], "patience_steps": [1000]},
+    "ml-100k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
     "microlens-25k": {
         "negatives": [2048, ALL_ITEMS],
         "id_dropout": [0.1, 0.0],
         "learning_rate": [0.002, 0.004],
         "dropout": [0.3, 0.2],
-        "patience_steps": [1000],
     },
-    "sample_shop": {
-        "id_dropout": [0.1, 0.0],
-        "learning_rate": [0.004, 0.002],
-        "dropout": [0.3],
-        "patience_steps": [1000],
-    },
+    "sample_shop": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
 }
 BATCHES = {"ml-100k": 128, "microlens-25k": 512, "sample_shop": 128}
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
@@ -156,7 +150,8 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
 
 def axes_of(dataset: Path, row: str) -> dict[str, list[float]]:
     """What is searched for a row, and its values."""
-    return {**GRIDS[dataset.name], **(BERT4REC_GRID if row.startswith("bert4rec") else {})}
+    own = BERT4REC_GRID if row.startswith("bert4rec") else {}
+    return {**GRIDS[dataset.name], **own, "patience_steps": [TrainConfig().patience_steps]}
 
 
 def grid_of(dataset: Path, row: str) -> list[Point]:
@@ -319,7 +314,7 @@ def main() -> None:
     parser.add_argument("--at", nargs="+", type=setting, metavar="NAME=VALUE", help="point of the rows and the table")
     options = parser.parse_args()
     at = options.at and dict(options.at)
-    axes = GRIDS[options.dataset.name].keys()
+    axes = axes_of(options.dataset, "full").keys()
     if at and at.keys() - axes:
         parser.error(f"--at: {', '.join(sorted(at.keys() - axes))}; {options.dataset.name} has {', '.join(axes)}")
     (options.dataset / "quality").mkdir(exist_ok=True)

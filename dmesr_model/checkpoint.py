@@ -27,7 +27,6 @@ class RunState(BaseModel):
         step: of the whole run; `step_in_epoch`, the sums and `samples` start anew with each epoch.
         loss_sum, alignment_sum: over this process's steps of the epoch, nats.
         seconds: of training and validation, without what a kill threw away.
-        best_step: at the end of `best_epoch`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +41,6 @@ class RunState(BaseModel):
     seconds_before_epoch: float = 0.0
     best_epoch: int | None = None
     best_ndcg_at_10: float | None = None
-    best_step: int = 0
     epochs_without_gain: int = 0
     finished: bool = False
 
@@ -75,8 +73,7 @@ class RunState(BaseModel):
         """The start of the next epoch, or the end of the run. Without a validation value every epoch is the best."""
         gained = ndcg_at_10 is None or self.best_ndcg_at_10 is None or ndcg_at_10 > self.best_ndcg_at_10
         idle = 0 if gained else self.epochs_without_gain + 1
-        best_step = self.step if gained else self.best_step
-        spent = idle >= patience and self.step - best_step >= patience_steps
+        spent = idle >= patience and idle * self.step_in_epoch >= patience_steps
         return RunState(
             epoch=self.epoch + 1,
             step=self.step,
@@ -84,7 +81,6 @@ class RunState(BaseModel):
             seconds_before_epoch=self.seconds,
             best_epoch=self.epoch if gained else self.best_epoch,
             best_ndcg_at_10=ndcg_at_10 if gained else self.best_ndcg_at_10,
-            best_step=best_step,
             epochs_without_gain=idle,
             finished=spent or self.epoch + 1 == max_epochs,
         )
