@@ -32,8 +32,8 @@ class ItemIdentity(nn.Module):
     Without dropout the unknown item gets the mean of all trained rows.
 
     Args:
-        corrects_content: it is added to content, or joined with it: starts at nothing and is held to little (`id_decay`
-            of the optimizer), so that events decide how far an item departs from what its content says.
+        corrects_content: it is added to content, or joined with it, and starts at nothing: events decide how far an item
+            departs from what its content says.
     """
 
     def __init__(
