@@ -1,6 +1,6 @@
 """From frozen text vectors to tokens of the model's width: one adapter a source, a learned token for what is absent."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ class SourceRows:
     row_NK: Tensor
     present_NK: Tensor
     text_id_NK: Tensor
+
+    def hide(self, share: float) -> "SourceRows":
+        """A random share of the slots as if they were absent."""
+        drawn_NK = torch.rand(self.present_NK.shape, device=self.present_NK.device)
+        return replace(self, present_NK=self.present_NK & (drawn_NK >= share))
 
     def to(self, device: torch.device) -> "SourceRows":
         return SourceRows(*(tensor.to(device) for tensor in vars(self).values()))

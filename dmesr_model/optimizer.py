@@ -29,8 +29,8 @@ class OptimizerConfig(BaseModel):
     id_decay: float = Field(
         default=2.0,
         ge=0,
-        description="AdamW's decay of ID embeddings, times the share of items that a step encodes: an item departs from "
-        "its content, or from nothing, only as far as its events insist.",
+        description="AdamW's decay of ID embeddings, times the share of items that a step encodes: an item departs "
+        "from its content, or from nothing, only as far as its events insist.",
     )
     warmup_steps: int = Field(
         default=20, ge=0, description="Steps of linear rise to the peak; Adam's moments settle in them."
@@ -46,8 +46,8 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.A
     """AdamW (Loshchilov & Hutter 2019) with three decays: of matrices of linear and recurrent layers, none, of IDs.
 
     Held near 0, an ID embedding beside content is the offset of collaborative topic regression (Wang & Blei 2011); IDs
-    alone gain as much by it on small logs (docs/decisions/model-id-decay.md). `set_pace` sets the rate, and the decay of
-    the IDs, of each step.
+    alone gain as much by it on small logs (docs/decisions/model-id-decay.md). `set_pace` sets the rate, and the decay
+    of the IDs, of each step.
     """
     embeddings = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
     identities = {id(child.table.weight) for child in module.modules() if isinstance(child, ItemIdentity)}
