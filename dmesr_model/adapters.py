@@ -1,6 +1,6 @@
 """From frozen text vectors to tokens of the model's width: one adapter a source, a learned token for what is absent."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +26,12 @@ class SourceRows:
     present_NK: Tensor
     text_id_NK: Tensor
 
-    def hide(self, share: float) -> "SourceRows":
-        """A random share of the slots as if they were absent."""
-        drawn_NK = torch.rand(self.present_NK.shape, device=self.present_NK.device)
-        return replace(self, present_NK=self.present_NK & (drawn_NK >= share))
-
     def to(self, device: torch.device) -> "SourceRows":
         return SourceRows(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 class Adapter(nn.Module):
-    """x − mean → LayerNorm → Linear(E→h) → GELU → Dropout → Linear(h→D), once for each distinct text of the step.
+    """x − mean → LayerNorm → Dropout → Linear(E→h) → GELU → Dropout → Linear(h→D), once for each text of the step.
 
     The mean of the source's vectors is set by `centre` before training and kept with the weights: those of a sentence
     encoder have a large part in common (Mu & Viswanath 2018), which tells no item from another
@@ -50,6 +45,7 @@ class Adapter(nn.Module):
         self.register_buffer("mean_E", torch.zeros(encoder_width))
         self.layers = nn.Sequential(
             nn.LayerNorm(encoder_width),
+            Dropout(dropout),
             nn.Linear(encoder_width, hidden_width),
             nn.GELU(),
             Dropout(dropout),

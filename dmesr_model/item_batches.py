@@ -1,7 +1,7 @@
 """What a step needs to know of its items: their distinct text vectors, gathered from the memory-mapped table."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,23 +30,10 @@ class ItemBatch:
     segments: SourceRows | None
     has_unknown: bool
 
-    @property
-    def coarse_present_NV(self) -> Tensor:
-        """bool [N, V], which views the items have."""
-        columns = [rows.present_NK for rows in self.coarse]
-        return torch.cat([self.id_row_N.new_empty(len(self.id_row_N), 0, dtype=torch.bool), *columns], dim=1)
-
-    def hide_texts(self, share: float) -> "ItemBatch":
-        """Each item without a random share of its texts, views and segments alike."""
-        return self._map_sources(lambda rows: rows.hide(share))
-
     def to(self, device: torch.device) -> "ItemBatch":
-        moved = self._map_sources(lambda rows: rows.to(device))
-        return replace(moved, id_row_N=self.id_row_N.to(device))
-
-    def _map_sources(self, change: Callable[[SourceRows], SourceRows]) -> "ItemBatch":
-        segments = None if self.segments is None else change(self.segments)
-        return replace(self, coarse=tuple(change(rows) for rows in self.coarse), segments=segments)
+        segments = None if self.segments is None else self.segments.to(device)
+        coarse = tuple(rows.to(device) for rows in self.coarse)
+        return ItemBatch(self.id_row_N.to(device), coarse, segments, self.has_unknown)
 
 
 class ItemGatherer:

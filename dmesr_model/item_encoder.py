@@ -19,12 +19,10 @@ class ItemTokens:
     Args:
         streams_SND: one vector an item and stream. With separate streams S is 2 (g, e), else 1.
         coarse_NVD: the adapted coarse views before fusion, what alignment acts on; V is 0 without coarse views.
-        coarse_shown_NV: bool, which of them are of a text; False where the item has none, or training hid it.
     """
 
     streams_SND: Tensor
     coarse_NVD: Tensor
-    coarse_shown_NV: Tensor
 
 
 class ItemIdentity(nn.Module):
@@ -78,7 +76,6 @@ class ItemEncoder(nn.Module):
         super().__init__()
         self.width = config.stream_width
         self.view_count = len(config.views or ())
-        self.text_dropout = config.text_dropout
         self.adapters = nn.ModuleList(
             Adapter(encoder_width, config.adapter_width, self.width, config.dropout)
             for _ in range(self.view_count + config.use_segments)
@@ -98,17 +95,15 @@ class ItemEncoder(nn.Module):
         self.joint = nn.Linear(2 * self.width, self.width) if concatenated else None
 
     def forward(self, items: ItemBatch) -> ItemTokens:
-        if self.training and self.text_dropout > 0:
-            items = items.hide_texts(self.text_dropout)
-        coarse_NVD, coarse_shown_NV = self.adapt_views(items), items.coarse_present_NV
+        coarse_NVD = self.adapt_views(items)
         contents = self._encode_content(coarse_NVD, items.segments)
         if self.identity is None:
-            return ItemTokens(torch.stack(contents), coarse_NVD, coarse_shown_NV)
+            return ItemTokens(torch.stack(contents), coarse_NVD)
         ids_SND = self.identity(items.id_row_N, items.has_unknown)
         if not contents:
-            return ItemTokens(ids_SND, coarse_NVD, coarse_shown_NV)
+            return ItemTokens(ids_SND, coarse_NVD)
         joined = [self._join(content_ND, id_ND) for content_ND, id_ND in zip(contents, ids_SND, strict=True)]
-        return ItemTokens(torch.stack(joined), coarse_NVD, coarse_shown_NV)
+        return ItemTokens(torch.stack(joined), coarse_NVD)
 
     def adapt_views(self, items: ItemBatch) -> Tensor:
         """Coarse tokens H [N, V, D]."""

@@ -41,11 +41,6 @@ class ModelConfig(BaseModel):
     id_dropout: Share = Field(
         default=0.1, description="Share of a step's items whose ID is hidden, so that unseen items work."
     )
-    text_dropout: Share = Field(
-        default=0.3,
-        description="Share of a step's texts that are hidden, views and segments of an item alike, so that no item is "
-        "learned by heart from one of them, and an item that lacks one is nothing new.",
-    )
     alignment_weight: float = Field(
         default=0.02, ge=0, description="α of loss = next item + α · alignment; 0 switches it off."
     )

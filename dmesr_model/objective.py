@@ -12,7 +12,6 @@ from dmesr_model.alignment import alignment_loss
 from dmesr_model.candidates import CandidateRows
 from dmesr_model.gathering import gather_rows, share_gradient
 from dmesr_model.item_batches import ItemBatch
-from dmesr_model.item_encoder import ItemTokens
 from dmesr_model.losses import full_softmax, gbce_beta, generalised_bce, sampled_softmax
 from dmesr_model.model import DMESR
 
@@ -107,7 +106,7 @@ class Objective(nn.Module):
         item_NW = tokens.streams_SND.transpose(0, 1).flatten(start_dim=1)
         share = self.processes / max(batch.target_count, 1)
         next_item = self._next_item_loss(users_MW, item_NW, batch) * share
-        alignment = self._alignment(tokens, batch)
+        alignment = self._alignment(tokens.coarse_NVD, batch)
         total = next_item + self.model.config.alignment_weight * alignment
         return StepLosses(total, next_item.detach(), alignment.detach())
 
@@ -124,13 +123,13 @@ class Objective(nn.Module):
         hit_MC = batch.target_M[:, None] == candidates.rows_C
         return generalised_bce(positive_M, negative_MC, hit_MC, self.beta).sum()
 
-    def _alignment(self, tokens: ItemTokens, batch: StepBatch) -> Tensor:
+    def _alignment(self, coarse_NVD: Tensor, batch: StepBatch) -> Tensor:
         """Over the aligned items of all processes, with the gradient of this process's items times the processes."""
         if self.model.log_temperature is None:
-            return tokens.coarse_NVD.new_zeros(())
-        rows, coarse_NVD = batch.aligned_A, tokens.coarse_NVD
+            return coarse_NVD.new_zeros(())
+        rows = batch.aligned_A
         coarse_AVD = functional.embedding(rows, coarse_NVD.flatten(start_dim=1)).view(-1, *coarse_NVD.shape[1:])
-        present_AV = tokens.coarse_shown_NV[rows]
+        present_AV = torch.cat([source.present_NK for source in batch.items.coarse], dim=1)[rows]
         text_id_AV = torch.cat([source.text_id_NK for source in batch.items.coarse], dim=1)[rows]
         temperature = self.model.log_temperature.exp().clamp(min=LOWEST_TEMPERATURE)
         if self.processes == 1:

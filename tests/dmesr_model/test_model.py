@@ -28,7 +28,6 @@ ABLATIONS = {
     "no id": {"id_mode": "none"},
     "id concatenated": {"id_mode": "concatenated"},
     "id never hidden": {"id_dropout": 0.0},
-    "texts never hidden": {"text_dropout": 0.0},
     "id only": {"views": (), "use_segments": False},
     "plain sum": {"views": ("text",), "use_segments": False, "fusion": "none"},
     "position embeddings": {"positions": "from_end"},
@@ -125,29 +124,6 @@ def test_unknown_items_get_the_mean_id_or_the_learned_one(toy_features):
     plain = build(features, views=(), use_segments=False, id_dropout=0.0)
     vectors = encode_items(plain, features)
     np.testing.assert_allclose(vectors[20:], np.tile(vectors[:20].mean(axis=0), (4, 1)), atol=1e-6)
-
-
-def test_training_hides_a_share_of_the_texts_as_if_they_were_absent(toy_features):
-    features = toy_features()
-    model = build(features, dropout=0.0, id_dropout=0.0, text_dropout=0.4)
-    items = gatherer_for(model, features).gather(np.arange(24) + 1)
-    present_NV = items.coarse_present_NV
-    shares, hidden_segments = [], 0
-    for seed in range(50):
-        torch.manual_seed(seed)
-        tokens = model.train().encode_items(items)
-        assert not (tokens.coarse_shown_NV & ~present_NV).any()
-        shares.append(float(tokens.coarse_shown_NV[present_NV].float().mean()))
-        for view, adapter in enumerate(model.items.adapters[:2]):
-            hidden_ND = tokens.coarse_NVD[~tokens.coarse_shown_NV[:, view], view]
-            torch.testing.assert_close(hidden_ND, adapter.absent_D.expand(len(hidden_ND), -1))
-        torch.manual_seed(seed)
-        shown = items.hide_texts(0.4)
-        torch.testing.assert_close(tokens.streams_SND, model.eval().encode_items(shown).streams_SND)
-        hidden_segments += int((items.segments.present_NK & ~shown.segments.present_NK).sum())
-    assert np.mean(shares) == pytest.approx(0.6, abs=0.03)
-    assert hidden_segments / 50 == pytest.approx(0.4 * int(items.segments.present_NK.sum()), rel=0.1)
-    torch.testing.assert_close(model.eval().encode_items(items).coarse_shown_NV, present_NV)
 
 
 def test_only_the_most_recent_events_count(toy_features):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from dmesr_model.alignment import alignment_loss
 from dmesr_model.encoding import encode_items, encode_sequences, gatherer_for
 from dmesr_model.losses import full_softmax
 from dmesr_model.model import DMESR, ModelConfig
@@ -13,9 +12,7 @@ from dmesr_model.sequences import Sequences
 from dmesr_model.steps import StepBuilder
 from dmesr_model.trainer import TrainConfig, step_settings
 
-CONFIG = ModelConfig(
-    views=("image", "text"), width=8, adapter_width=8, layers=1, dropout=0.0, id_dropout=0.0, text_dropout=0.0
-)
+CONFIG = ModelConfig(views=("image", "text"), width=8, adapter_width=8, layers=1, dropout=0.0, id_dropout=0.0)
 
 
 def step_loss(features, sequences, model, **loss_settings):
@@ -106,24 +103,6 @@ def test_total_is_next_item_plus_weighted_alignment(model, toy_features, toy_seq
     losses = step_loss(toy_features(), toy_sequences(), model, kind="softmax")
     torch.testing.assert_close(losses.total.detach(), losses.next_item + 0.02 * losses.alignment)
     assert losses.alignment > 0
-
-
-def test_a_hidden_view_never_reaches_alignment(toy_features, toy_sequences):
-    model = DMESR(CONFIG.model_copy(update={"text_dropout": 0.5}), 12, toy_features().item_ids).train()
-    train = TrainConfig(batch_size=50)
-    steps = StepBuilder(toy_sequences(), gatherer_for(model, toy_features()), step_settings(model.config, train))
-    batch = steps.build(steps.plan(0)[0], 0, 0)
-    torch.manual_seed(1)
-    shown = batch.items.hide_texts(0.5)
-    torch.manual_seed(1)
-    found = Objective(model, train.loss, 24)(batch).alignment
-    rows = batch.aligned_A[shown.coarse_present_NV[batch.aligned_A].all(dim=1)]
-    assert 0 < len(rows) < len(batch.aligned_A)
-    coarse_NVD = model.items.adapt_views(batch.items)[rows]  # no dropout in this config: shown texts are as they are
-    text_id_NV = torch.cat([source.text_id_NK for source in batch.items.coarse], dim=1)[rows]
-    both_NV = torch.ones(len(rows), 2, dtype=torch.bool)
-    alone = alignment_loss(coarse_NVD, both_NV, text_id_NV, model.log_temperature.exp())
-    torch.testing.assert_close(found, alone.detach())
 
 
 @pytest.mark.parametrize("fusion", ["item", "sequence"])
