@@ -184,7 +184,13 @@ def train(folder: Path, name: str, backbone: str, dropout: float, kill_at: int) 
         sequences=folder / "sequences",
         output=output,
         model=ModelConfig.model_validate(
-            {"backbone": backbone, "max_length": 50, "dropout": dropout, "id_dropout": dropout}
+            {
+                "backbone": backbone,
+                "max_length": 50,
+                "dropout": dropout,
+                "id_dropout": dropout,
+                "input_dropout": dropout,
+            }
         ),
         train=TrainConfig.model_validate(
             {

@@ -92,6 +92,7 @@ def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> Non
         "max_length": LENGTHS[dataset.name],
         "id_dropout": point["id_dropout"],
         "dropout": point["dropout"],
+        "input_dropout": point["input_dropout"],
         **ROWS[row],
     }
     batches = BERT4REC_BATCHES if row.startswith("bert4rec") else BATCHES
@@ -151,7 +152,8 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
 def axes_of(dataset: Path, row: str) -> dict[str, list[float]]:
     """What is searched for a row, and its values."""
     own = BERT4REC_GRID if row.startswith("bert4rec") else {}
-    return {**GRIDS[dataset.name], **own, "patience_steps": [TrainConfig().patience_steps]}
+    defaults = {"input_dropout": [ModelConfig().input_dropout], "patience_steps": [TrainConfig().patience_steps]}
+    return {**GRIDS[dataset.name], **own, **defaults}
 
 
 def grid_of(dataset: Path, row: str) -> list[Point]:

@@ -40,12 +40,12 @@ class Adapter(nn.Module):
 
     mean_E: Tensor
 
-    def __init__(self, encoder_width: int, hidden_width: int, width: int, dropout: float) -> None:
+    def __init__(self, encoder_width: int, hidden_width: int, width: int, dropout: float, input_dropout: float) -> None:
         super().__init__()
         self.register_buffer("mean_E", torch.zeros(encoder_width))
         self.layers = nn.Sequential(
             nn.LayerNorm(encoder_width),
-            Dropout(dropout),
+            Dropout(input_dropout),
             nn.Linear(encoder_width, hidden_width),
             nn.GELU(),
             Dropout(dropout),

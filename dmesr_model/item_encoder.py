@@ -77,7 +77,7 @@ class ItemEncoder(nn.Module):
         self.width = config.stream_width
         self.view_count = len(config.views or ())
         self.adapters = nn.ModuleList(
-            Adapter(encoder_width, config.adapter_width, self.width, config.dropout)
+            Adapter(encoder_width, config.adapter_width, self.width, config.dropout, config.input_dropout)
             for _ in range(self.view_count + config.use_segments)
         )
         self.pools = nn.ModuleList(

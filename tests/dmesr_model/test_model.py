@@ -126,6 +126,22 @@ def test_unknown_items_get_the_mean_id_or_the_learned_one(toy_features):
     np.testing.assert_allclose(vectors[20:], np.tile(vectors[:20].mean(axis=0), (4, 1)), atol=1e-6)
 
 
+def test_training_alone_drops_numbers_of_the_text_vectors(toy_features):
+    features = toy_features()
+    model = build(features, dropout=0.0, id_dropout=0.0, input_dropout=0.5, alignment_weight=0.0)
+    items = gatherer_for(model, features).gather(np.arange(24) + 1)
+    seen = []
+    for adapter in model.items.adapters:
+        adapter.layers[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    served = model.eval().encode_items(items).streams_SND
+    torch.testing.assert_close(model.encode_items(items).streams_SND, served)
+    assert not any((vectors_RE == 0).any() for vectors_RE in seen)
+    seen.clear()
+    trained = torch.stack([model.train().encode_items(items).streams_SND for _ in range(40)])
+    assert np.mean([float((vectors_RE == 0).float().mean()) for vectors_RE in seen]) == pytest.approx(0.5, abs=0.03)
+    assert trained.std(dim=0).max() > 0.01
+
+
 def test_only_the_most_recent_events_count(toy_features):
     for backbone, kept in (("sasrec", 12), ("bert4rec", 11), ("gru4rec", 12)):
         model = build(toy_features(), backbone=backbone)

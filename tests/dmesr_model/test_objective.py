@@ -12,7 +12,9 @@ from dmesr_model.sequences import Sequences
 from dmesr_model.steps import StepBuilder
 from dmesr_model.trainer import TrainConfig, step_settings
 
-CONFIG = ModelConfig(views=("image", "text"), width=8, adapter_width=8, layers=1, dropout=0.0, id_dropout=0.0)
+CONFIG = ModelConfig(
+    views=("image", "text"), width=8, adapter_width=8, layers=1, dropout=0.0, id_dropout=0.0, input_dropout=0.0
+)
 
 
 def step_loss(features, sequences, model, **loss_settings):

@@ -14,9 +14,8 @@ from dmesr_model.trainer import TrainConfig, fit
 @pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "gru4rec"])
 def test_toy_set_is_learned(backbone, toy_features, toy_sequences, tmp_path):
     features, sequences = toy_features(), toy_sequences()
-    model_config = ModelConfig(
-        backbone=backbone, width=64, adapter_width=32, layers=1, dropout=0.0, id_dropout=0.0, max_length=16
-    )
+    no_dropout = {"dropout": 0.0, "id_dropout": 0.0, "input_dropout": 0.0}
+    model_config = ModelConfig(backbone=backbone, width=64, adapter_width=32, layers=1, max_length=16, **no_dropout)
     train_config = TrainConfig(
         split="none",
         batch_size=16,

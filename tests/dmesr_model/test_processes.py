@@ -7,13 +7,15 @@ import sys
 
 import pytest
 
+NO_DROPOUT = {"dropout": 0.0, "id_dropout": 0.0, "input_dropout": 0.0}
+
 
 def train_curve(folder, output, processes):
     job = {
         "features": str(folder / "features"),
         "sequences": str(folder / "sequences"),
         "output": str(output),
-        "model": {"width": 16, "adapter_width": 16, "layers": 1, "dropout": 0.0, "id_dropout": 0.0, "max_length": 16},
+        "model": {"width": 16, "adapter_width": 16, "layers": 1, "max_length": 16, **NO_DROPOUT},
         "train": {"max_epochs": 4, "batch_size": 16, "loss": {"kind": "sampled_softmax", "negatives": 12}},
     }
     path = folder / f"job-{processes}.json"
