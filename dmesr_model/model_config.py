@@ -67,8 +67,8 @@ class ModelConfig(BaseModel):
     dropout: Share = Field(default=0.3, description="Share of activations zeroed in training; small logs need much.")
     input_dropout: Share = Field(
         default=0.3,
-        description="The same for the numbers of a text vector, so that no item is learned by heart from its texts; "
-        "0 where texts are short and say much.",
+        description="Share of a text vector's numbers zeroed in training, so that no item is learned by heart from its "
+        "texts; 0 may be better where texts are short titles.",
     )
     max_length: int = Field(
         default=100, ge=2, description="T, the most recent events a sequence keeps; attention grows as T²."
