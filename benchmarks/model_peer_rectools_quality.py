@@ -7,7 +7,7 @@
 Last event of a user: test; the one before: validation; full ranking, seen items filtered. After each epoch the model
 is validated by its own `recommend`; test accuracy is that of the epoch of best validation NDCG@10. 64 dimensions,
 2 blocks, 2 heads, batch 128; ML-100K and the shop: length 100, full softmax; MicroLens-25k: length 20, RecTools'
-sampled softmax. Finished runs are kept under DATASET/quality and not run again.
+sampled softmax. Finished runs are lines of `runs/DATASET.jsonl` and not run again.
 """
 
 import argparse
@@ -15,19 +15,20 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
 import torch
+from model_runs import CUT, FOLDER, Run, append_run, read_runs
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 NEGATIVES = {"microlens-25k": 128}  # a position; full softmax elsewhere
 FEWEST_EVENTS = 3
-CUT = 10
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,17 @@ def read_events(folder: Path) -> Events:
     return Events(datasets[0], datasets[1], item[offsets[1:] - 2], item[offsets[1:] - 1])
 
 
-def gains(model: SASRecModel, history: Dataset, target_U: np.ndarray) -> np.ndarray:
-    """NDCG@10 of each user."""
+def rank_targets(model: SASRecModel, history: Dataset, target_U: np.ndarray) -> np.ndarray:
+    """Rank of each user's target from 1, CUT + 1 where it is below the cut."""
     ranked = model.recommend(users=np.arange(len(target_U)), dataset=history, k=CUT, filter_viewed=True)
     hits = ranked[ranked["item_id"].to_numpy() == target_U[ranked["user_id"].to_numpy()]]
-    gain_U = np.zeros(len(target_U))
-    gain_U[hits["user_id"].to_numpy()] = 1 / np.log2(1 + hits["rank"].to_numpy())
-    return gain_U
+    rank_U = np.full(len(target_U), CUT + 1)
+    rank_U[hits["user_id"].to_numpy()] = hits["rank"].to_numpy()
+    return rank_U
+
+
+def ndcg(rank_U: np.ndarray) -> float:
+    return float(np.where(rank_U <= CUT, 1 / np.log2(1 + rank_U), 0).mean())
 
 
 def quiet_trainer() -> lightning.Trainer:
@@ -73,43 +78,43 @@ def quiet_trainer() -> lightning.Trainer:
     )
 
 
-def train(events: Events, seed: int, rate: float, dropout: float, options: argparse.Namespace) -> dict[str, object]:
-    negatives = NEGATIVES.get(options.dataset.name)
+def train(events: Events, seed: int, point: dict[str, float], dataset: str) -> tuple[Run, np.ndarray]:
+    negatives = NEGATIVES.get(dataset)
     lightning.seed_everything(seed, verbose=False)
     started = time.process_time()
     model = SASRecModel(
         n_blocks=2,
         n_heads=2,
         n_factors=64,
-        session_max_len=LENGTHS[options.dataset.name],
+        session_max_len=LENGTHS[dataset],
         batch_size=128,
         loss="sampled_softmax" if negatives else "softmax",
         n_negatives=negatives or 1,
-        dropout_rate=dropout,
-        lr=rate,
+        dropout_rate=point["dropout"],
+        lr=point["learning_rate"],
         dataloader_num_workers=0,
         get_trainer_func=quiet_trainer,
     )
     curve: list[float] = []
-    test_U = np.zeros(0)
-    while len(curve) < options.epochs and len(curve) - int(np.argmax(curve or [0])) <= options.patience:
+    rank_U = np.zeros(0)
+    while len(curve) < point["epochs"] and len(curve) - int(np.argmax(curve or [0])) <= point["patience"]:
         model.fit_partial(events.train, min_epochs=1, max_epochs=1)
-        curve.append(float(gains(model, events.train, events.validation_U).mean()))
+        curve.append(ndcg(rank_targets(model, events.train, events.validation_U)))
         sys.stderr.write(f"pass {len(curve)}: validation {curve[-1]:.4f}\n")
         if curve[-1] == max(curve):
-            test_U = gains(model, events.known, events.test_U)
-    return {
+            rank_U = rank_targets(model, events.known, events.test_U)
+    run: Run = {
+        "row": "rectools",
         "seed": seed,
-        "learning_rate": rate,
-        "dropout": dropout,
+        "point": point,
+        "ndcg_at_10": ndcg(rank_U),
+        "hr_at_10": float((rank_U <= CUT).mean()),
         "validation": max(curve),
-        "ndcg_at_10": float(test_U.mean()),
-        "hr_at_10": float((test_U > 0).mean()),
         "epochs": len(curve),
         "cpu_seconds": time.process_time() - started,
-        "curve": curve,
-        "per_user": test_U.tolist(),
+        "inside": {},
     }
+    return run, rank_U
 
 
 def main() -> None:
@@ -120,18 +125,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--patience", type=int, default=6)
+    parser.add_argument("--runs", type=Path, default=FOLDER, help="where finished runs are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
     events = read_events(options.dataset / "sequences")
-    for seed in options.seeds:
-        for rate in options.lr:
-            for dropout in options.dropout:
-                path = options.dataset / "quality" / f"rectools-{rate}-{dropout}-{seed}.json"
-                if not path.exists():
-                    result = train(events, seed, rate, dropout, options)
-                    path.write_text(json.dumps(result))
-                shown = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("per_user", "curve")}
-                sys.stdout.write(json.dumps(shown) + "\n")
+    for seed, rate, dropout in product(options.seeds, options.lr, options.dropout):
+        point = {"learning_rate": rate, "dropout": dropout, "epochs": options.epochs, "patience": options.patience}
+        finished = read_runs(options.runs, options.dataset.name)
+        if not any(run["row"] == "rectools" and (run["seed"], run["point"]) == (seed, point) for run in finished):
+            run, rank_U = train(events, seed, point, options.dataset.name)
+            append_run(options.runs, options.dataset.name, run, rank_U)
+            sys.stdout.write(json.dumps(run) + "\n")
 
 
 if __name__ == "__main__":

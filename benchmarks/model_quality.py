@@ -7,20 +7,22 @@
 `--search` trains a row with all seeds at every point of the grid of its dataset; `--rows` trains it at its best point,
 by mean validation NDCG@10 over the seeds, and ablations at that of their full model. With `--at`, as in
 `--at learning_rate=0.002 id_dropout=0`, rows are trained there: at the grid's first value of what it doesn't name.
-A finished run is kept under DATASET/quality and not run again; RecTools' runs there are a row of the table. Early
-stopping is on validation NDCG@10. The paired test is Wilcoxon's signed-rank test over users, on each user's mean
-NDCG@10 or HR@10 over the seeds that both rows have; its interval is a bootstrap of users.
+A finished run is a line of `runs/DATASET.jsonl` (`model_runs.py`; `--runs FOLDER` for others) and not run again;
+RecTools' runs there are a row of the table. Early stopping is on validation NDCG@10. The paired test is Wilcoxon's
+signed-rank test over users, on each user's mean NDCG@10 or HR@10 over the seeds that both rows have; its interval is a
+bootstrap of users.
 """
 
 import argparse
-import json
 import shutil
 import time
 from collections.abc import Iterable
 from itertools import pairwise, product
 from pathlib import Path
 
+import model_runs
 import numpy as np
+from model_runs import Run
 from scipy.stats import wilcoxon
 
 from dmesr_model.alignment import mean_squared_distance, uniformity
@@ -65,7 +67,7 @@ SEARCHED = (
     *("bert4rec_full", "bert4rec_plain_sum", "bert4rec_id_only"),
 )
 ALL_ITEMS = 0  # in place of a number of negatives: full softmax
-PEER = "rectools"  # files of model_peer_rectools_quality.py
+PEER = "rectools"  # runs of model_peer_rectools_quality.py
 Point = dict[str, float]
 GRIDS: dict[str, dict[str, list[float]]] = {
     "ml-100k": {"id_dropout": [0.1, 0.0], "learning_rate": [0.004, 0.002], "dropout": [0.3]},
@@ -84,8 +86,11 @@ BERT4REC_GRID: dict[str, list[float]] = {"id_dropout": [0.1, 0.0], "learning_rat
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 
 
-def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> None:
-    """Train one row with one seed, and write its accuracy and what alignment and attention look like to `path`."""
+def measure(dataset: Path, row: str, seed: int, point: Point) -> tuple[Run, np.ndarray]:
+    """Train one row with one seed: its accuracy, what alignment and attention look like, and the test ranks [U].
+
+    The model is left under DATASET/quality; a training that was killed goes on there.
+    """
     features, sequences = ItemFeatures.open(dataset / "features"), Sequences.open(dataset / "sequences")
     settings: dict[str, object] = {
         "views": list(features.views),
@@ -105,26 +110,29 @@ def measure(dataset: Path, row: str, seed: int, point: Point, path: Path) -> Non
             "optimizer": {"learning_rate": point["learning_rate"]},
         }
     )
-    output, started = path.with_suffix(""), time.process_time()
+    output, started = dataset / "quality" / name_of(row, seed, point), time.process_time()
     summary = fit(features, sequences, ModelConfig.model_validate(settings), config, output)
     cpu_seconds = time.process_time() - started
     model = DMESR.from_pretrained(output / "model")
-    ranks = rank_targets(model, features, leave_one_out(sequences).test)
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    result = {
+    split = leave_one_out(sequences)
+    rank_U = rank_targets(model, features, split.test)
+    validation_rank_U = rank_targets(model, features, split.validation)
+    run: Run = {
         "row": row,
         "seed": seed,
         "point": point,
-        "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),
-        "hr_at_10": float(hit_rate_at_k(ranks, 10).mean()),
+        "ndcg_at_10": float(ndcg_at_k(rank_U, 10).mean()),
+        "hr_at_10": float(hit_rate_at_k(rank_U, 10).mean()),
+        "mean_log_rank": float(np.log(rank_U).mean()),
         "validation": summary.validation_ndcg_at_10,
+        "validation_mean_log_rank": float(np.log(validation_rank_U).mean()),
         "epochs": summary.epochs,
         "parameters": summary.parameters,
         "cpu_seconds": cpu_seconds,
         "inside": look_inside(model, features),
-        "per_user": ndcg_at_k(ranks, 10).tolist(),
     }
-    path.write_text(json.dumps(result))
+    return run, rank_U
 
 
 def loss_of(point: Point) -> dict[str, object]:
@@ -162,28 +170,44 @@ def grid_of(dataset: Path, row: str) -> list[Point]:
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
-def path_of(dataset: Path, row: str, seed: int, point: Point) -> Path:
-    settings = "-".join(f"{name}={value}" for name, value in point.items())
-    return dataset / "quality" / f"{row}-{settings}-{seed}.json"
+def name_of(row: str, seed: int, point: Point) -> str:
+    return "-".join([row, *(f"{name}={value}" for name, value in point.items()), str(seed)])
 
 
-def best_point(dataset: Path, row: str) -> Point:
-    """The point of best mean validation NDCG@10, of those with the most seeds; an ablation takes its full model's."""
-    searched = row if row in SEARCHED else "full"
+class Runs:
+    """Finished runs of a dataset, also those that other processes add meanwhile."""
 
-    def seeds_and_validation(point: Point) -> tuple[int, float]:
-        validation = [run["validation"] for run in read_runs(dataset, searched, point).values()]
-        return len(validation), float(np.mean(validation or [0.0]))
+    def __init__(self, folder: Path, dataset: Path) -> None:
+        self.folder, self.dataset = folder, dataset
+        self.found = model_runs.read_runs(folder, dataset.name)
 
-    return max(grid_of(dataset, searched), key=seeds_and_validation)
+    def of(self, row: str, point: Point) -> dict[int, Run]:
+        """Those of a row at a point, by seed."""
+        return {run["seed"]: run for run in self.found if run["row"] == row and run["point"] == point}
+
+    def of_peer(self) -> tuple[dict[int, Run], Point]:
+        """RecTools' by seed, and their point: the one with the most seeds, then of best validation."""
+        points = {tuple(run["point"].items()): run["point"] for run in self.found if run["row"] == PEER}
+        point = max(points.values(), key=lambda point: seeds_and_validation(self.of(PEER, point)), default={})
+        return self.of(PEER, point), point
+
+    def best_point(self, row: str) -> Point:
+        """Of the points with the most seeds that of best mean validation NDCG@10; an ablation takes its full one's."""
+        searched = row if row in SEARCHED else "full"
+        return max(grid_of(self.dataset, searched), key=lambda point: seeds_and_validation(self.of(searched, point)))
+
+    def run_once(self, row: str, seed: int, point: Point) -> None:
+        """Train, unless a run is at hand."""
+        self.found = model_runs.read_runs(self.folder, self.dataset.name)
+        if seed not in self.of(row, point):
+            run, rank_U = measure(self.dataset, row, seed, point)
+            model_runs.append_run(self.folder, self.dataset.name, run, rank_U)
+            name = name_of(row, seed, point)
+            print(f"{name}: validation {run['validation']:.4f}, {run['epochs']} epochs", flush=True)
 
 
-def run_once(dataset: Path, row: str, seed: int, point: Point) -> None:
-    path = path_of(dataset, row, seed, point)
-    if not path.exists():
-        measure(dataset, row, seed, point, path)
-        result = json.loads(path.read_text())
-        print(f"{path.stem}: validation {result['validation']:.4f}, {result['epochs']} epochs", flush=True)
+def seeds_and_validation(runs: dict[int, Run]) -> tuple[int, float]:
+    return len(runs), float(np.mean([run["validation"] for run in runs.values()] or [0.0]))
 
 
 def paired(ours_U: np.ndarray, theirs_U: np.ndarray) -> str:
@@ -194,11 +218,11 @@ def paired(ours_U: np.ndarray, theirs_U: np.ndarray) -> str:
     return f"{gap_U.mean():+.4f} ({low:+.4f} to {high:+.4f}), p {wilcoxon(ours_U, theirs_U).pvalue:.3f}"
 
 
-def print_table(dataset: Path, against: list[str], at: Point | None) -> None:
+def print_table(runs: Runs, against: list[str], at: Point | None) -> None:
     """One line a row: mean ± sd over seeds, and the paired comparison with other rows."""
-    points = {row: point_of(dataset, row, at) for row in ROWS}
-    results = {row: read_runs(dataset, row, points[row]) for row in ROWS}
-    results[PEER], points[PEER] = read_peer(dataset)
+    points = {row: point_of(runs, row, at) for row in ROWS}
+    results = {row: runs.of(row, points[row]) for row in ROWS}
+    results[PEER], points[PEER] = runs.of_peer()
     compared = " | ".join(f"test {metric}@10 − {other}" for other in against for metric in ("NDCG", "HR"))
     print(
         "| row | seeds | point of the grid | test NDCG@10 | test HR@10 | validation NDCG@10 | "
@@ -228,13 +252,13 @@ def print_table(dataset: Path, against: list[str], at: Point | None) -> None:
             print(f"- {row}: " + ", ".join(f"{name} {value}" for name, value in inside.items()))
 
 
-def print_slices(dataset: Path, at: Point | None) -> None:
+def print_slices(runs: Runs, at: Point | None) -> None:
     """One line a row: test NDCG@10 by what training knew of the step to the target, and of the target."""
-    slices = slices_of(leave_one_out(Sequences.open(dataset / "sequences")))
+    slices = slices_of(leave_one_out(Sequences.open(runs.dataset / "sequences")))
     print("| row | seeds | " + " | ".join(f"{name} ({mask_H.sum()} users)" for name, mask_H in slices.items()) + " |")
     print("| --- " * (2 + len(slices)) + "|")
     for row in ROWS:
-        mine = read_runs(dataset, row, point_of(dataset, row, at))
+        mine = runs.of(row, point_of(runs, row, at))
         if mine:
             gains_H = np.mean([run["per_user"] for run in mine.values()], axis=0)
             cells = [f"{gains_H[mask_H].mean():.4f}" if mask_H.any() else "–" for mask_H in slices.values()]
@@ -260,15 +284,15 @@ def slices_of(split: Split) -> dict[str, np.ndarray]:
     return slices
 
 
-def names_inside(runs: dict[int, dict]) -> list[str]:
+def names_inside(runs: dict[int, Run]) -> list[str]:
     return list(next(iter(runs.values()))["inside"]) if runs else []
 
 
-def point_of(dataset: Path, row: str, at: Point | None) -> Point:
+def point_of(runs: Runs, row: str, at: Point | None) -> Point:
     """`at`, with the first values of a row's axes where it names none; the row's best point where `at` is None."""
     if at is None:
-        return best_point(dataset, row)
-    return {name: type(values[0])(at.get(name, values[0])) for name, values in axes_of(dataset, row).items()}
+        return runs.best_point(row)
+    return {name: type(values[0])(at.get(name, values[0])) for name, values in axes_of(runs.dataset, row).items()}
 
 
 def setting(text: str) -> tuple[str, float]:
@@ -277,29 +301,7 @@ def setting(text: str) -> tuple[str, float]:
     return name, float(value)
 
 
-def read_runs(dataset: Path, row: str, point: Point) -> dict[int, dict]:
-    """Finished runs of a row at a point, by seed."""
-    paths = {seed: path_of(dataset, row, seed, point) for seed in range(100)}
-    return {seed: json.loads(path.read_text()) for seed, path in paths.items() if path.exists()}
-
-
-def read_peer(dataset: Path) -> tuple[dict[int, dict], Point]:
-    """RecTools' finished runs by seed, and their point: the one with the most seeds, then of best validation."""
-    found: dict[tuple[float, float], dict[int, dict]] = {}
-    for path in sorted((dataset / "quality").glob(f"{PEER}-*.json")):
-        run = json.loads(path.read_text()) | {"inside": {}}
-        found.setdefault((run["learning_rate"], run["dropout"]), {})[run["seed"]] = run
-
-    def seeds_and_validation(runs: dict[int, dict]) -> tuple[int, float]:
-        return len(runs), float(np.mean([run["validation"] for run in runs.values()]))
-
-    (rate, dropout), runs = max(
-        found.items(), key=lambda entry: seeds_and_validation(entry[1]), default=((0.0, 0.0), dict[int, dict]())
-    )
-    return runs, {"id_dropout": 0.0, "learning_rate": rate, "dropout": dropout}
-
-
-def spread(results: Iterable[dict], name: str) -> str:
+def spread(results: Iterable[Run], name: str) -> str:
     values = np.array([result[name] for result in results])
     return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
 
@@ -314,22 +316,24 @@ def main() -> None:
     parser.add_argument("--slices", action="store_true", help="print accuracy by what training knew of the test target")
     parser.add_argument("--against", nargs="+", choices=[*ROWS, PEER], default=["id_only", "plain_sum"])
     parser.add_argument("--at", nargs="+", type=setting, metavar="NAME=VALUE", help="point of the rows and the table")
+    parser.add_argument("--runs", type=Path, default=model_runs.FOLDER, help="where finished runs are kept")
     options = parser.parse_args()
     at = options.at and dict(options.at)
     axes = axes_of(options.dataset, "full").keys()
     if at and at.keys() - axes:
         parser.error(f"--at: {', '.join(sorted(at.keys() - axes))}; {options.dataset.name} has {', '.join(axes)}")
-    (options.dataset / "quality").mkdir(exist_ok=True)
+    runs = Runs(options.runs, options.dataset)
     for seed, row in product(options.seeds, options.search):
         for point in grid_of(options.dataset, row):
-            run_once(options.dataset, row, seed, point)
+            runs.run_once(row, seed, point)
     for seed in options.seeds:
         for row in options.rows:
-            run_once(options.dataset, row, seed, point_of(options.dataset, row, at))
+            runs.run_once(row, seed, point_of(runs, row, at))
     if options.table:
-        print_table(options.dataset, options.against, at)
+        runs = Runs(options.runs, options.dataset)
+        print_table(runs, options.against, at)
     if options.slices:
-        print_slices(options.dataset, at)
+        print_slices(runs, at)
 
 
 if __name__ == "__main__":

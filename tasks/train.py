@@ -275,4 +275,6 @@ def check_settings(model: ModelRef) -> None:
 def _in_words(summary: Mapping[str, Any]) -> str:
     validation = summary["validation_ndcg_at_10"]
     score = "no validation events" if validation is None else f"validation ndcg@10 {validation:.4f}"
-    return f"{score}, best epoch {summary['best_epoch']} of {summary['epochs']}, {summary['seconds']:.0f} s"
+    ended = "patience" if summary["stopped_early"] else "max_epochs"
+    best = f"best epoch {summary['best_epoch'] + 1} of {summary['epochs']}, ended by {ended}"
+    return f"{score}, {best}, {summary['seconds']:.0f} s"

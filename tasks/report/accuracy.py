@@ -183,7 +183,7 @@ def training_curves(sources: Sources) -> dict[str, Any] | None:
         "legend": list(enumerate(variants)),
         "models": Table(
             "Trained models",
-            ["Model", "Seed", "Epochs", "Best epoch", "Validation NDCG@10", "Parameters", "Seconds"],
+            ["Model", "Seed", "Epochs", "Best epoch", "Ended by", "Validation NDCG@10", "Parameters", "Seconds"],
             [(model.variant, _training_cells(model.seed, model.summary)) for model in sources.models],
         ),
     }
@@ -195,6 +195,7 @@ def _training_cells(seed: int, summary: dict[str, Any]) -> list[TableCell]:
         TableCell(str(seed)),
         TableCell(str(summary["epochs"])),
         TableCell(str(summary["best_epoch"] + 1)),
+        TableCell("patience" if summary["stopped_early"] else "max_epochs"),
         TableCell("–" if validation is None else f"{validation:.4f}"),
         TableCell(f"{summary['parameters']:,}"),
         TableCell(f"{summary['seconds']:.0f}"),

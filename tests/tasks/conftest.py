@@ -111,7 +111,8 @@ class HandMadeShop:
             records[0] |= {"samples_per_second": 100.0, "seconds": 1.0, "epoch_ended": True}
             (model.folder / "progress.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
             (model.folder / "job.json").write_text(json.dumps({"features": str(dataset.features_folder())}))
-            summary = {"epochs": 1, "best_epoch": 0, "validation_ndcg_at_10": 0.1, "seconds": 1.0, "parameters": 10}
+            summary = {"epochs": 1, "best_epoch": 0, "stopped_early": False, "validation_ndcg_at_10": 0.1}
+            summary |= {"seconds": 1.0, "parameters": 10}
             (model.folder / "summary.json").write_text(json.dumps(summary))
         return models
 

@@ -83,6 +83,7 @@ def test_killed_training_goes_on_and_is_then_up_to_date(lively_shop) -> None:
     summary = run_stage(resumed, told.append)
     assert summary.counts == {"up_to_date": 0, "done": 1}
     assert set(summary.details) == {"id_only/0"}
+    assert "of 40, ended by max_epochs" in summary.details["id_only/0"]
     assert {progress.unit for progress in told} == {"epochs of id_only, seed 0", "models"}
     assert json.loads((model / "summary.json").read_text())["epochs"] == 40
     records = [json.loads(line) for line in (model / "progress.jsonl").read_text().splitlines()]
@@ -227,7 +228,7 @@ def test_a_forced_training_replaces_each_model_once_also_after_a_kill(
 
 
 def _finish(folder: Path) -> None:
-    summary = {"validation_ndcg_at_10": 0.5, "best_epoch": 1, "epochs": 2, "seconds": 1.0}
+    summary = {"validation_ndcg_at_10": 0.5, "best_epoch": 1, "epochs": 2, "stopped_early": False, "seconds": 1.0}
     (folder / "summary.json").write_text(json.dumps(summary))
 
 

@@ -72,7 +72,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
         features, events = ItemFeatures.open(Path(job["features"])), Sequences.open(Path(job["sequences"]))
         made = build_model(features, events, ModelConfig(**job["model"]), job["train"]["seed"])
         made.save_pretrained(model.checkpoint)
-        summary = {"validation_ndcg_at_10": 0.1, "best_epoch": 0, "epochs": 1, "seconds": 1.0}
+        summary = {"validation_ndcg_at_10": 0.1, "best_epoch": 0, "epochs": 1, "stopped_early": False, "seconds": 1.0}
         (model.folder / "summary.json").write_text(json.dumps(summary))
         done.append(job)
 

@@ -48,6 +48,7 @@ def test_the_page_holds_everything_and_nothing_hostile(reported_shop, small_mode
         assert f'id="{name}"' in html
     assert "duplicate_id" in html
     assert '<th scope="col">MiB of memory</th>' in html
+    assert re.search(r"<td[^>]*>max_epochs</td>", html)
     assert "refusal" in html
     assert "described by made/model (prompts caption, summary); embedded by made/encoder; trained on sasrec" in html
     pictures = page.all("img")
