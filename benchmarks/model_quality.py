@@ -5,8 +5,10 @@
     python benchmarks/model_quality.py WORK_FOLDER/ml-100k --rows id_only plain_sum full no_alignment --table
 
 `--search` trains a row with all seeds at every point of the grid of its dataset; `--rows` trains it at its best point,
-by mean validation NDCG@10 over the seeds, and ablations at that of their full model. With `--at`, as in
-`--at learning_rate=0.002 id_dropout=0`, rows are trained there: at the grid's first value of what it doesn't name.
+by mean validation NDCG@10, of those that most seeds were trained at, and ablations at that of their full model. With
+`--at`, as in `--at learning_rate=0.002 id_dropout=0`, rows are trained there: at the grid's first value of what it
+doesn't name.
+
 A finished run is a line of `runs/DATASET.jsonl` (`model_runs.py`; `--runs FOLDER` for others) and not run again;
 RecTools' runs there are a row of the table. Early stopping is on validation NDCG@10. The paired test is Wilcoxon's
 signed-rank test over users, on each user's mean NDCG@10 or HR@10 over the seeds that both rows have; its interval is a
@@ -97,7 +99,7 @@ def measure(dataset: Path, row: str, seed: int, point: Point) -> tuple[Run, np.n
         "max_length": LENGTHS[dataset.name],
         "id_dropout": point["id_dropout"],
         "dropout": point["dropout"],
-        "input_dropout": point["input_dropout"],
+        "input_dropout": point.get("input_dropout", 0.0),
         **ROWS[row],
     }
     batches = BERT4REC_BATCHES if row.startswith("bert4rec") else BATCHES
@@ -159,9 +161,10 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
 
 def axes_of(dataset: Path, row: str) -> dict[str, list[float]]:
     """What is searched for a row, and its values."""
-    own = BERT4REC_GRID if row.startswith("bert4rec") else {}
-    defaults = {"input_dropout": [ModelConfig().input_dropout], "patience_steps": [TrainConfig().patience_steps]}
-    return {**GRIDS[dataset.name], **own, **defaults}
+    axes = GRIDS[dataset.name] | (BERT4REC_GRID if row.startswith("bert4rec") else {})
+    if not row.endswith("id_only"):
+        axes["input_dropout"] = [ModelConfig().input_dropout]
+    return axes | {"patience_steps": [TrainConfig().patience_steps]}
 
 
 def grid_of(dataset: Path, row: str) -> list[Point]:
@@ -187,14 +190,13 @@ class Runs:
 
     def of_peer(self) -> tuple[dict[int, Run], Point]:
         """RecTools' by seed, and their point: the one with the most seeds, then of best validation."""
-        points = {tuple(run["point"].items()): run["point"] for run in self.found if run["row"] == PEER}
-        point = max(points.values(), key=lambda point: seeds_and_validation(self.of(PEER, point)), default={})
+        point = self.best_point(PEER, {})
         return self.of(PEER, point), point
 
-    def best_point(self, row: str) -> Point:
-        """Of the points with the most seeds that of best mean validation NDCG@10; an ablation takes its full one's."""
-        searched = row if row in SEARCHED else "full"
-        return max(grid_of(self.dataset, searched), key=lambda point: seeds_and_validation(self.of(searched, point)))
+    def best_point(self, row: str, otherwise: Point) -> Point:
+        """Of the points with the most seeds that of best mean validation NDCG@10."""
+        points = {tuple(run["point"].items()): run["point"] for run in self.found if run["row"] == row}
+        return max(points.values(), key=lambda point: seeds_and_validation(self.of(row, point)), default=otherwise)
 
     def run_once(self, row: str, seed: int, point: Point) -> None:
         """Train, unless a run is at hand."""
@@ -215,11 +217,18 @@ def paired(ours_U: np.ndarray, theirs_U: np.ndarray) -> str:
     gap_U = ours_U - theirs_U
     draws = np.random.default_rng(0).integers(len(gap_U), size=(2000, len(gap_U)))
     low, high = np.quantile(gap_U[draws].mean(axis=1), [0.025, 0.975])
-    return f"{gap_U.mean():+.4f} ({low:+.4f} to {high:+.4f}), p {wilcoxon(ours_U, theirs_U).pvalue:.3f}"
+    p = wilcoxon(ours_U, theirs_U).pvalue
+    return f"{gap_U.mean():+.4f} ({low:+.4f} to {high:+.4f}), p {'< 0.001' if p < 0.001 else f'{p:.3f}'}"
+
+
+def of_same_backbone(row: str, other: str) -> str:
+    """`other` with the backbone of `row`, where there is such a row."""
+    backbone = next((name for name in ("gru4rec_", "bert4rec_") if row.startswith(name)), "")
+    return backbone + other if backbone + other in ROWS else other
 
 
 def print_table(runs: Runs, against: list[str], at: Point | None) -> None:
-    """One line a row: mean ± sd over seeds, and the paired comparison with other rows."""
+    """One line a row: mean ± sd over seeds, and the paired comparison with other rows, those of its own backbone."""
     points = {row: point_of(runs, row, at) for row in ROWS}
     results = {row: runs.of(row, points[row]) for row in ROWS}
     results[PEER], points[PEER] = runs.of_peer()
@@ -233,7 +242,7 @@ def print_table(runs: Runs, against: list[str], at: Point | None) -> None:
         if not mine:
             continue
         cells = [spread(mine.values(), name) for name in ("ndcg_at_10", "hr_at_10", "validation")]
-        for other in against:
+        for other in (of_same_backbone(row, name) for name in against):
             shared = sorted(mine.keys() & results[other].keys())
             if row == other or not shared:
                 cells += ["–", "–"]
@@ -289,9 +298,13 @@ def names_inside(runs: dict[int, Run]) -> list[str]:
 
 
 def point_of(runs: Runs, row: str, at: Point | None) -> Point:
-    """`at`, with the first values of a row's axes where it names none; the row's best point where `at` is None."""
+    """`at`, with the first values of a row's axes where it names none; None: the best of the points of its runs.
+
+    An ablation takes its full model's best.
+    """
     if at is None:
-        return runs.best_point(row)
+        searched = row if row in SEARCHED else "full"
+        return runs.best_point(searched, point_of(runs, searched, {}))
     return {name: type(values[0])(at.get(name, values[0])) for name, values in axes_of(runs.dataset, row).items()}
 
 
