@@ -11,8 +11,8 @@ doesn't name.
 
 A finished run is a line of `runs/DATASET.jsonl` (`model_runs.py`; `--runs FOLDER` for others) and not run again;
 RecTools' runs there are a row of the table. Early stopping is on validation NDCG@10. The paired test is Wilcoxon's
-signed-rank test over users, on each user's mean NDCG@10 or HR@10 over the seeds that both rows have; its interval is a
-bootstrap of users.
+signed-rank test over users, on each user's mean NDCG@10 over the seeds that both rows have; its interval is a bootstrap
+of users.
 """
 
 import argparse
@@ -228,33 +228,32 @@ def of_same_backbone(row: str, other: str) -> str:
 
 
 def print_table(runs: Runs, against: list[str], at: Point | None) -> None:
-    """One line a row: mean ± sd over seeds, and the paired comparison with other rows, those of its own backbone."""
+    """One line a row: mean ± sd over seeds, and NDCG@10 minus that of other rows, those of its own backbone."""
     points = {row: point_of(runs, row, at) for row in ROWS}
     results = {row: runs.of(row, points[row]) for row in ROWS}
     results[PEER], points[PEER] = runs.of_peer()
-    compared = " | ".join(f"test {metric}@10 − {other}" for other in against for metric in ("NDCG", "HR"))
-    print(
-        "| row | seeds | point of the grid | test NDCG@10 | test HR@10 | validation NDCG@10 | "
-        f"{compared} | epochs | CPU s |"
-    )
-    print("| --- " * (8 + 2 * len(against)) + "|")
+    names = {
+        "ndcg_at_10": "test NDCG@10",
+        "hr_at_10": "test HR@10",
+        "validation": "validation NDCG@10",
+        "validation_mean_log_rank": "validation mean log rank",
+    }
+    header = ["row", "seeds", *names.values(), *(f"− {other}" for other in against), "epochs", "CPU s", "point"]
+    print(f"| {' | '.join(header)} |\n{'| --- ' * len(header)}|")
     for row, mine in results.items():
         if not mine:
             continue
-        cells = [spread(mine.values(), name) for name in ("ndcg_at_10", "hr_at_10", "validation")]
+        cells = [spread(mine.values(), name) for name in names]
         for other in (of_same_backbone(row, name) for name in against):
             shared = sorted(mine.keys() & results[other].keys())
             if row == other or not shared:
-                cells += ["–", "–"]
+                cells.append("–")
                 continue
-            ours_SU, theirs_SU = (
-                np.array([found[seed]["per_user"] for seed in shared]) for found in (mine, results[other])
-            )
-            cells.append(paired(ours_SU.mean(axis=0), theirs_SU.mean(axis=0)))
-            cells.append(paired((ours_SU > 0).mean(axis=0), (theirs_SU > 0).mean(axis=0)))
-        epochs, seconds = (np.mean([run[name] for run in mine.values()]) for name in ("epochs", "cpu_seconds"))
-        point = ", ".join(f"{name} {value}" for name, value in points[row].items())
-        print(f"| {row} | {len(mine)} | {point} | {' | '.join(cells)} | {epochs:.0f} | {seconds:.0f} |")
+            both = ([found[seed]["per_user"] for seed in shared] for found in (mine, results[other]))
+            cells.append(paired(*(np.mean(gain_SU, axis=0) for gain_SU in both)))
+        cells += [f"{np.mean([run[name] for run in mine.values()]):.0f}" for name in ("epochs", "cpu_seconds")]
+        cells.append(", ".join(f"{name} {value}" for name, value in points[row].items()))
+        print(f"| {row} | {len(mine)} | {' | '.join(cells)} |")
     for row, mine in results.items():
         inside = {name: f"{np.mean([run['inside'][name] for run in mine.values()]):.3f}" for name in names_inside(mine)}
         if inside:
@@ -315,7 +314,10 @@ def setting(text: str) -> tuple[str, float]:
 
 
 def spread(results: Iterable[Run], name: str) -> str:
-    values = np.array([result[name] for result in results])
+    """Mean ± standard deviation, of those runs that have it: a peer ranks no further than the cut."""
+    values = np.array([run[name] for run in results if name in run])
+    if len(values) == 0:
+        return "–"
     return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
 
 
