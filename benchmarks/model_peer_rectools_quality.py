@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
 import torch
-from model_runs import CUT, FOLDER, Run, append_run, read_runs
+from model_runs import CUT, FOLDER, Run, append_run, ndcg, read_runs
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
@@ -63,10 +63,6 @@ def rank_targets(model: SASRecModel, history: Dataset, target_U: np.ndarray) -> 
     return rank_U
 
 
-def ndcg(rank_U: np.ndarray) -> float:
-    return float(np.where(rank_U <= CUT, 1 / np.log2(1 + rank_U), 0).mean())
-
-
 def quiet_trainer() -> lightning.Trainer:
     return lightning.Trainer(
         max_epochs=1,
@@ -99,7 +95,7 @@ def train(events: Events, seed: int, point: dict[str, float], dataset: str) -> t
     rank_U = np.zeros(0)
     while len(curve) < point["epochs"] and len(curve) - int(np.argmax(curve or [0])) <= point["patience"]:
         model.fit_partial(events.train, min_epochs=1, max_epochs=1)
-        curve.append(ndcg(rank_targets(model, events.train, events.validation_U)))
+        curve.append(float(ndcg(rank_targets(model, events.train, events.validation_U)).mean()))
         sys.stderr.write(f"pass {len(curve)}: validation {curve[-1]:.4f}\n")
         if curve[-1] == max(curve):
             rank_U = rank_targets(model, events.known, events.test_U)
@@ -107,10 +103,11 @@ def train(events: Events, seed: int, point: dict[str, float], dataset: str) -> t
         "row": "rectools",
         "seed": seed,
         "point": point,
-        "ndcg_at_10": ndcg(rank_U),
+        "ndcg_at_10": float(ndcg(rank_U).mean()),
         "hr_at_10": float((rank_U <= CUT).mean()),
         "validation": max(curve),
         "epochs": len(curve),
+        "best_epoch": int(np.argmax(curve)) + 1,
         "cpu_seconds": time.process_time() - started,
         "inside": {},
     }

@@ -130,6 +130,7 @@ def measure(dataset: Path, row: str, seed: int, point: Point) -> tuple[Run, np.n
         "validation": summary.validation_ndcg_at_10,
         "validation_mean_log_rank": float(np.log(validation_rank_U).mean()),
         "epochs": summary.epochs,
+        "best_epoch": summary.best_epoch + 1,
         "parameters": summary.parameters,
         "cpu_seconds": cpu_seconds,
         "inside": look_inside(model, features),

@@ -36,8 +36,13 @@ def read_runs(folder: Path, dataset: str) -> list[Run]:
     path = folder / f"{dataset}.jsonl"
     runs: list[Run] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for run in runs:
-        gain_U = np.zeros(run["users"])
+        rank_U = np.full(run["users"], CUT + 1)
         for rank, users in enumerate(run.pop("users_by_rank"), start=1):
-            gain_U[users] = 1 / np.log2(1 + rank)
-        run["per_user"] = gain_U
+            rank_U[users] = rank
+        run["per_user"] = ndcg(rank_U)
     return runs
+
+
+def ndcg(rank_U: np.ndarray) -> np.ndarray:
+    """NDCG@10 of each user, [U], from the rank of its one target, which counts from 1."""
+    return np.where(rank_U <= CUT, 1 / np.log2(1 + rank_U), 0.0)
