@@ -85,6 +85,7 @@ BATCHES = {"ml-100k": 128, "microlens-25k": 512, "sample_shop": 128}
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
 BERT4REC_BATCHES = {**BATCHES, "ml-100k": 32, "sample_shop": 32}
 BERT4REC_GRID: dict[str, list[float]] = {"id_dropout": [0.1, 0.0], "learning_rate": [0.002, 0.004], "dropout": [0.3]}
+BERT4REC_PATIENCE = {"ml-100k": 3000}  # steps: docs/decisions/model-patience.md
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 
 
@@ -112,7 +113,8 @@ def measure(dataset: Path, row: str, seed: int, point: Point) -> tuple[Run, np.n
             "optimizer": {"learning_rate": point["learning_rate"]},
         }
     )
-    output, started = dataset / "quality" / name_of(row, seed, point), time.process_time()
+    output = dataset / "quality" / name_of(row, seed, point)
+    resumed, started = output.exists(), time.process_time()
     summary = fit(features, sequences, ModelConfig.model_validate(settings), config, output)
     cpu_seconds = time.process_time() - started
     model = DMESR.from_pretrained(output / "model")
@@ -132,9 +134,10 @@ def measure(dataset: Path, row: str, seed: int, point: Point) -> tuple[Run, np.n
         "epochs": summary.epochs,
         "best_epoch": summary.best_epoch + 1,
         "parameters": summary.parameters,
-        "cpu_seconds": cpu_seconds,
         "inside": look_inside(model, features),
     }
+    if not resumed:
+        run["cpu_seconds"] = cpu_seconds
     return run, rank_U
 
 
@@ -162,10 +165,12 @@ def look_inside(model: DMESR, features: ItemFeatures) -> dict[str, float]:
 
 def axes_of(dataset: Path, row: str) -> dict[str, list[float]]:
     """What is searched for a row, and its values."""
-    axes = GRIDS[dataset.name] | (BERT4REC_GRID if row.startswith("bert4rec") else {})
+    axes, patience = GRIDS[dataset.name], TrainConfig().patience_steps
+    if row.startswith("bert4rec"):
+        axes, patience = axes | BERT4REC_GRID, BERT4REC_PATIENCE.get(dataset.name, patience)
     if not row.endswith("id_only"):
-        axes["input_dropout"] = [ModelConfig().input_dropout]
-    return axes | {"patience_steps": [TrainConfig().patience_steps]}
+        axes = axes | {"input_dropout": [ModelConfig().input_dropout]}
+    return axes | {"patience_steps": [patience]}
 
 
 def grid_of(dataset: Path, row: str) -> list[Point]:
@@ -252,7 +257,7 @@ def print_table(runs: Runs, against: list[str], at: Point | None) -> None:
                 continue
             both = ([found[seed]["per_user"] for seed in shared] for found in (mine, results[other]))
             cells.append(paired(*(np.mean(gain_SU, axis=0) for gain_SU in both)))
-        cells += [f"{np.mean([run[name] for run in mine.values()]):.0f}" for name in ("epochs", "cpu_seconds")]
+        cells += [mean(mine.values(), name) for name in ("epochs", "cpu_seconds")]
         cells.append(", ".join(f"{name} {value}" for name, value in points[row].items()))
         print(f"| {row} | {len(mine)} | {' | '.join(cells)} |")
     for row, mine in results.items():
@@ -312,6 +317,12 @@ def setting(text: str) -> tuple[str, float]:
     """NAME=VALUE of an axis."""
     name, value = text.split("=")
     return name, float(value)
+
+
+def mean(results: Iterable[Run], name: str) -> str:
+    """Of those runs that have it: one that was killed and resumed has no CPU seconds."""
+    values = [run[name] for run in results if name in run]
+    return f"{np.mean(values):.0f}" if values else "–"
 
 
 def spread(results: Iterable[Run], name: str) -> str:
