@@ -12,7 +12,7 @@ pytest_plugins = ["report_page"]
 # of two test processes wait for each other, and take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SHARED_NIGHT = "tests/flows/"  # tests of one small shop, whose night takes a minute to make
+SHARED_NIGHT = "tests/flows/night/"  # tests of one small shop, whose night takes minutes to make
 
 
 class SharedFixtures(LoadScopeScheduling):

@@ -120,7 +120,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def is_looking(command: Command) -> bool:
-    """Whether the small shop can answer it; tests/flows/test_night.py runs a delivery in another layout (`--data`)."""
+    """Whether the small shop can answer it; tests/flows/night/test_night.py runs another layout (`--data`)."""
     return command.words[1] in LOOKING and not {"diff", "--data"} & set(command.words)
 
 

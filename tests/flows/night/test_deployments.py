@@ -20,7 +20,7 @@ from sample_shop.simulation import TonightConfig
 from storage.schemas import EMBEDDINGS, GENERATIONS, ITEMS, METRICS, PICTURES, RECOMMENDATIONS, REJECTS, RUNS, TABLES
 from tasks.pipeline import STAGE_NAMES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TONIGHT = TonightConfig(new_items=30, new_descriptions=3, new_pictures=2, gone_items=3, broken_pictures=2)
 LEFT_TO_CHANCE = {"run_id", "created_at", "updated_at", "first_seen_at", "promotion_id"}
 OF_THE_FOLDER = {"source", "stamp"}  # a picture file's path and time
