@@ -152,6 +152,21 @@ def test_only_the_most_recent_events_count(toy_features):
         np.testing.assert_allclose(users[0], users[2], atol=1e-5)
 
 
+def test_a_mask_put_last_asks_for_what_comes_next(toy_features):
+    """Distances don't tell before from after: a gap before an event would look like the end after it."""
+    model = build(toy_features(), backbone="bert4rec").eval()
+    event, mask = torch.randn(8), torch.zeros(8)
+    valid_BT = torch.tensor([[True, True, False], [True, True, False]])
+    masked_BT = torch.tensor([[True, False, False], [False, True, False]])
+    tokens_SBTD = torch.stack([torch.stack([mask, event, mask]), torch.stack([event, mask, mask])])[None]
+    gap_BTW = model.encode_sequences(tokens_SBTD, valid_BT, masked_BT)
+    assert (gap_BTW[0, 0] - gap_BTW[1, 1]).abs().max() > 1e-3
+    model.mask_2SD.data[1] = model.mask_2SD.data[0]
+    same_BTW = model.encode_sequences(tokens_SBTD, valid_BT, masked_BT)
+    torch.testing.assert_close(same_BTW[0, 0], same_BTW[1, 1])
+    torch.testing.assert_close(same_BTW[0, 0], gap_BTW[0, 0])
+
+
 def test_events_of_items_without_vectors_are_skipped(toy_features):
     for backbone in ("sasrec", "bert4rec", "gru4rec"):
         model = build(toy_features(), backbone=backbone)
