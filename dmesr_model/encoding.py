@@ -82,7 +82,7 @@ def _encode_users(model: DMESR, item_vectors_ND: np.ndarray, history_BT: np.ndar
     device = next(model.parameters()).device
     length_B = (history_BT != PAD_INDEX).sum(axis=1)
     masked_BT = None
-    if model.mask_2SD is not None:
+    if model.mask_SD is not None:
         history_BT = np.pad(history_BT, ((0, 0), (0, 1)), constant_values=PAD_INDEX)
         masked_BT = np.arange(history_BT.shape[1]) == length_B[:, None]
         last_B, known_B = length_B, np.ones(len(length_B), dtype=bool)

@@ -41,9 +41,11 @@ class DMESR(nn.Module, ModelHubMixin):
             else None
         )
         self.backbone = build_backbone(config)
-        self.mask_2SD: nn.Parameter | None = None  # within a sequence; put last
+        self.mask_SD: nn.Parameter | None = None
         if not self.backbone.causal:
-            self.mask_2SD = nn.Parameter(torch.randn(2, config.stream_count, config.stream_width) * INITIAL_STD)
+            shape = (config.stream_count, config.stream_width)
+            self.mask_SD = nn.Parameter(torch.randn(shape) * INITIAL_STD)
+            self.last_mask_SD = nn.Parameter(torch.zeros(shape))
         aligned = config.alignment_weight > 0 and len(config.views) > 1
         self.log_temperature = nn.Parameter(torch.tensor(config.alignment_temperature).log()) if aligned else None
         draw_initial_weights(self)
@@ -60,7 +62,7 @@ class DMESR(nn.Module, ModelHubMixin):
     @property
     def history_length(self) -> int:
         """Events of a history that count; BERT4Rec keeps one position for its mask."""
-        return self.config.max_length - (self.mask_2SD is not None)
+        return self.config.max_length - (self.mask_SD is not None)
 
     def encode_items(self, items: ItemBatch) -> ItemTokens:
         return self.items(items)
@@ -71,13 +73,12 @@ class DMESR(nn.Module, ModelHubMixin):
         Args:
             tokens_SBTD: item vectors along the sequences, as `encode_items` made them.
             valid_BT: bool, False on padding, which stands on the right.
-            masked_BT: bool, positions that BERT4Rec sees as masks; None for causal backbones. One put last is a token
-                of its own: it asks what comes next, not what is missing (docs/decisions/model-last-mask.md).
+            masked_BT: bool, positions that BERT4Rec sees as masks; None for causal backbones. To one put last
+                something is added: it asks what comes next, not what is missing (docs/decisions/model-last-mask.md).
         """
-        if masked_BT is not None and self.mask_2SD is not None:
+        if masked_BT is not None and self.mask_SD is not None:
             is_last_BT = torch.arange(valid_BT.shape[1], device=valid_BT.device) == valid_BT.sum(1, keepdim=True) - 1
-            within_S11D, last_S11D = self.mask_2SD[:, :, None, None]
-            mask_SBTD = torch.where(is_last_BT[:, :, None], last_S11D, within_S11D)
+            mask_SBTD = self.mask_SD[:, None, None] + is_last_BT[:, :, None] * self.last_mask_SD[:, None, None]
             tokens_SBTD = torch.where(masked_BT[:, :, None], mask_SBTD, tokens_SBTD)
         scaled_SBTD = tokens_SBTD * self.config.stream_width**0.5
         if self.sequence_fusion is not None:

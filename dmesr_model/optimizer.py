@@ -55,7 +55,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.A
     plain: list[nn.Parameter] = []
     ids: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
-        is_table = id(parameter) in embeddings or name.endswith(("position_TD", "mask_2SD"))
+        is_table = id(parameter) in embeddings or name.endswith(("position_TD", "mask_SD"))
         if id(parameter) in identities:
             ids.append(parameter)
         else:

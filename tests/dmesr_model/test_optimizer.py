@@ -20,7 +20,7 @@ def test_what_is_decayed_and_by_how_much():
     names_of = {id(parameter): name for name, parameter in model.named_parameters()}
     names = {group["weight_decay"]: {names_of[id(one)] for one in group["params"]} for group in optimizer.param_groups}
     assert set().union(*names.values()) == set(names_of.values())
-    assert {"mask_2SD", "backbone.positions.position_TD", "backbone.norm.bias"} <= names[0.0]
+    assert {"mask_SD", "last_mask_SD", "backbone.positions.position_TD", "backbone.norm.bias"} <= names[0.0]
     assert names[3.0] == {"items.identity.table.weight"}
     assert names.keys() == {0.1, 0.0, 3.0}
     assert not any(name.endswith("outer.weight") for name in names[0.0])
