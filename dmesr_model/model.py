@@ -45,7 +45,7 @@ class DMESR(nn.Module, ModelHubMixin):
         if not self.backbone.causal:
             shape = (config.stream_count, config.stream_width)
             self.mask_SD = nn.Parameter(torch.randn(shape) * INITIAL_STD)
-            self.last_mask_SD = nn.Parameter(torch.zeros(shape))
+            self.last_mask_SD = nn.Parameter(torch.zeros(shape))  # added to a mask put last
         aligned = config.alignment_weight > 0 and len(config.views) > 1
         self.log_temperature = nn.Parameter(torch.tensor(config.alignment_temperature).log()) if aligned else None
         draw_initial_weights(self)
@@ -73,8 +73,8 @@ class DMESR(nn.Module, ModelHubMixin):
         Args:
             tokens_SBTD: item vectors along the sequences, as `encode_items` made them.
             valid_BT: bool, False on padding, which stands on the right.
-            masked_BT: bool, positions that BERT4Rec sees as masks; None for causal backbones. To one put last
-                something is added: it asks what comes next, not what is missing (docs/decisions/model-last-mask.md).
+            masked_BT: bool, positions that BERT4Rec sees as masks; None for causal backbones. A mask put last has a
+                learned vector added: it asks what comes next, not what is missing (docs/decisions/model-last-mask.md).
         """
         if masked_BT is not None and self.mask_SD is not None:
             is_last_BT = torch.arange(valid_BT.shape[1], device=valid_BT.device) == valid_BT.sum(1, keepdim=True) - 1
