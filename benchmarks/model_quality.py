@@ -85,7 +85,7 @@ BATCHES = {"ml-100k": 128, "microlens-25k": 512, "sample_shop": 128}
 # BERT4Rec learns from a fifth of the events a pass: it gets more and smaller steps.
 BERT4REC_BATCHES = {**BATCHES, "ml-100k": 32, "sample_shop": 32}
 BERT4REC_GRID: dict[str, list[float]] = {"id_dropout": [0.1, 0.0], "learning_rate": [0.002, 0.004], "dropout": [0.3]}
-BERT4REC_PATIENCE = {"ml-100k": 3000}  # steps: docs/decisions/model-patience.md
+BERT4REC_PATIENCE = {"ml-100k": 10_000}  # steps, more than 200 passes have: docs/decisions/model-patience.md
 LENGTHS = {"ml-100k": 100, "microlens-25k": 20, "sample_shop": 100}
 
 
