@@ -4,6 +4,8 @@ Sentences come from `sentencex` (docs/decisions/sentence-splitter.md): some 300 
 """
 
 import json
+import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -12,9 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from storage.digests import digest_of
 
+logger = logging.getLogger(__name__)
+
 SegmentKind = Literal["title", "attribute", "sentence"]
 
-_RULES_VERSION = 1  # raise it where the same text and settings come to be cut differently
+_RULES_VERSION = 2  # raise it where the same text and settings come to be cut differently
+_ODD_SPACE = re.compile(r"[^\S\n]")  # after a capital letter some of it, no-break spaces too, makes sentencex panic
+_PANIC = "PanicException"  # of the Rust within: each extension has a class of its own, under BaseException
 
 
 class SegmentConfig(BaseModel):
@@ -85,4 +91,11 @@ def _sentences(description: str | None, config: SegmentConfig) -> list[str]:
         return []
     import sentencex
 
-    return sentencex.segment(config.language, description)
+    plain = _ODD_SPACE.sub(" ", description)
+    try:
+        return sentencex.segment(config.language, plain)
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        logger.warning("sentencex fails on %r…, which is cut at its line breaks alone: %s", plain[:80], error)
+        return plain.split("\n")

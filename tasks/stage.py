@@ -149,7 +149,7 @@ def run_stage(stage: Stage, report: ReportProgress) -> Summary:
             logger.info(plan.sentence())
             with PeakMemory() as peak:
                 outcome = stage.run(plan, run_id, report) if plan.to_do else Outcome({"done": 0})
-        except Exception as error:
+        except BaseException as error:  # panics of Rust libraries too, which are no Exception
             _record(
                 stage, run_id, started_at, time.monotonic() - start, {}, reads, {}, f"{type(error).__name__}: {error}"
             )

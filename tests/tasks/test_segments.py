@@ -1,6 +1,9 @@
 """An item's own text in segments."""
 
+from unittest.mock import Mock
+
 import pytest
+import sentencex
 
 from tasks.segments import Segment, SegmentConfig, segments_of, shorten
 
@@ -42,10 +45,27 @@ def test_no_more_than_l_segments_the_last_sentences_go() -> None:
         ("这是杯子。它是蓝色的。", ["这是杯子。", "它是蓝色的。"]),
         ("यह मग है। यह नीला है।", ["यह मग है।", "यह नीला है।"]),
         ("  \n ", []),
+        ("With Vitamin C\u00a0. For all skin types.", ["With Vitamin C .", "For all skin types."]),
+        ("Taille M\u202f! Livraison\u3000rapide.", ["Taille M !", "Livraison rapide."]),
     ],
 )
 def test_sentences_of_any_language(description: str, sentences: list[str]) -> None:
     assert texts(None, description, None) == sentences
+
+
+@pytest.mark.parametrize("language", ["en", "fr", "de", "ru"])
+@pytest.mark.parametrize("space", ["\u00a0", "\u1680", "\u2003", "\u2028", "\u202f", "\u3000"])
+def test_no_kind_of_space_stops_the_splitter(language: str, space: str) -> None:
+    description = f"Size B{space}. Plan 5{space}... Grade A{space}!{space}No{space}. É{space}."
+    assert "".join("".join(texts(None, description, None, language=language)).split()) == "".join(description.split())
+
+
+def test_what_the_splitter_panics_on_is_cut_at_line_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BaseException, match="char boundary") as panic:
+        sentencex.segment("en", "Vitamin C\u00a0. For all.")  # if this passes, `_ODD_SPACE` may go
+    panics = Mock(side_effect=panic.value)
+    monkeypatch.setattr(sentencex, "segment", panics)
+    assert texts(None, "One. Two.\nThree.", None) == ["One. Two.", "Three."]
 
 
 def test_a_long_sentence_ends_at_a_whole_word() -> None:
