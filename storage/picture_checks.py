@@ -32,6 +32,8 @@ _DAMAGE = (
     zlib.error,
 )
 
+MOST_PIXELS = 178_956_970  # of a picture that Pillow opens: twice its MAX_IMAGE_PIXELS
+
 _WHITE = (255, 255, 255)
 
 
@@ -54,7 +56,10 @@ class PictureLimits(BaseModel):
 
     max_bytes: int = Field(default=32 * 2**20, ge=1, description="bytes of the encoded file")
     max_pixels: int = Field(
-        default=64_000_000, ge=1, description="width × height, read from the header; decoded they take 3 bytes each"
+        default=64_000_000,
+        ge=1,
+        le=MOST_PIXELS,
+        description="width × height, read from the header; decoded they take 3 bytes each; Pillow opens no more",
     )
     min_side: int = Field(default=8, ge=1, description="pixels of the shorter side; below it there is nothing to see")
     max_aspect: float = Field(

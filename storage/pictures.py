@@ -14,12 +14,11 @@ import pyarrow.fs as arrow_fs
 from PIL import Image
 
 from storage.digests import digest_of_bytes
-from storage.picture_checks import PictureError, decode_picture
+from storage.picture_checks import MOST_PIXELS, PictureError, decode_picture
 from storage.tables import Store, StoreError
 
 _FOLDER = "pictures"
 _IN_PLACE = "file:"
-_DEFAULT_MAX_PIXELS = 64_000_000
 
 
 class PictureStore:
@@ -110,17 +109,17 @@ def load_picture(
     pictures: PictureStore,
     reference: str,
     expected_digest: str,
-    max_pixels: int = _DEFAULT_MAX_PIXELS,
     max_side: int | None = None,
 ) -> Image.Image:
     """Return an item's picture upright, in RGB on white, no side longer than max_side pixels.
 
-    Raises PictureError; of kind `digest_mismatch` if the bytes are not the ones that were ingested.
+    How many pixels it may have ingest has decided, for these bytes. Raises PictureError; of kind `digest_mismatch` if
+    the bytes are not the ones that were ingested.
     """
     content = pictures.read(reference)
     if digest_of_bytes(content) != expected_digest:
         raise PictureError("digest_mismatch", f"{reference} has changed since it was ingested; ingest it again")
-    return decode_picture(content, max_pixels, max_side)
+    return decode_picture(content, MOST_PIXELS, max_side)
 
 
 def _filesystem(store: Store) -> tuple[arrow_fs.FileSystem, str]:

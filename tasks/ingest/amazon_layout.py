@@ -31,12 +31,7 @@ def amazon_delivery(config: IngestConfig) -> Delivery:
     if config.folder is not None:
         catalog, interactions = _files(config.folder)
     columns = CatalogColumns(item_id=_ITEM_ID, image="images", ignore=(*_NO_ATTRIBUTES, *config.columns.ignore))
-    return Delivery(
-        source_files(catalog, config, config.catalog_format),
-        source_files(interactions, config, config.interactions_format),
-        columns,
-        EventColumns(item_id=_ITEM_ID),
-    )
+    return Delivery(*source_files(catalog, interactions, config), columns, EventColumns(item_id=_ITEM_ID))
 
 
 def _files(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

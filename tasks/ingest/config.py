@@ -87,6 +87,9 @@ class IngestConfig(BaseModel):
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="of CSV files; none: a tab for .tsv, else a comma"
     )
+    quoting: bool = Field(
+        default=True, description="CSV cells may stand in double quotes; false: a quote is a character like others"
+    )
     columns: CatalogColumns = CatalogColumns()
     event_columns: EventColumns = EventColumns()
     timestamp_unit: TimestampUnit = Field(

@@ -58,28 +58,30 @@ def plain_delivery(config: IngestConfig) -> Delivery:
     if config.folder is not None:
         catalog = _named(config.folder, _CATALOG_NAMES)
         interactions = _named(config.folder, _EVENT_NAMES)
-    return Delivery(
-        source_files(catalog, config, config.catalog_format),
-        source_files(interactions, config, config.interactions_format),
-        config.columns,
-        config.event_columns,
-    )
+    return Delivery(*source_files(catalog, interactions, config), config.columns, config.event_columns)
 
 
-def source_files(paths: Iterable[Path], config: IngestConfig, file_format: str = "auto") -> tuple[SourceFile, ...]:
-    """Return how to read each file. Raises StageError for an extension that says nothing."""
-    listed = list(paths)
-    names = _names(listed)
-    return tuple(
-        SourceFile(
+def source_files(
+    catalog: Iterable[Path], interactions: Iterable[Path], config: IngestConfig
+) -> tuple[tuple[SourceFile, ...], tuple[SourceFile, ...]]:
+    """Return how to read the files of both kinds. Raises StageError for an extension that says nothing."""
+    items, events = list(catalog), list(interactions)
+    names = _names(items + events)
+
+    def source_of(path: Path, file_format: str) -> SourceFile:
+        return SourceFile(
             path=path,
             name=names[path],
             format=file_format if file_format != "auto" else _format_of(path),
             encoding=config.encoding,
             delimiter=config.delimiter or ("\t" if ".tsv" in path.suffixes else ","),
+            quoted=config.quoting,
             max_line_bytes=config.max_line_bytes,
         )
-        for path in listed
+
+    return (
+        tuple(source_of(path, config.catalog_format) for path in items),
+        tuple(source_of(path, config.interactions_format) for path in events),
     )
 
 

@@ -3,6 +3,7 @@
 A folder with items.parquet and interactions.parquet is the plain layout. Every rating is an event.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.ingest.config import CatalogColumns, EventColumns, IngestConfig
@@ -60,10 +61,10 @@ def movielens_delivery(config: IngestConfig) -> Delivery:
 
 
 def _latest(folder: Path, config: IngestConfig) -> Delivery:
-    movies, ratings = source_files([folder / "movies.csv", folder / "ratings.csv"], config)
+    (movies,), ratings = source_files([folder / "movies.csv"], [folder / "ratings.csv"], config)
     return Delivery(
-        (SourceFile(movies.path, movies.name, "csv", adapt=_genres_from_bars),),
-        (ratings,),
+        (replace(movies, adapt=_genres_from_bars),),
+        ratings,
         CatalogColumns(item_id="movieId"),
         EventColumns(user_id="userId", item_id="movieId"),
     )

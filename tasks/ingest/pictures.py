@@ -4,6 +4,7 @@ What is known of a delivered picture stands in the `pictures` table: a file whos
 read again, a URL is fetched once, the same bytes are checked once.
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ _CHUNK = 128  # pictures in memory at a time
 _WRITE_SECONDS = 20.0  # what a killed run may have to fetch again
 _COLUMNS = ("source", "stamp", "image_digest", "image_reference", "reason", "detail")
 _FETCHING_OFF = "fetching_off"
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # JSON can say it, UTF-8 can't
 
 
 class Verdict(NamedTuple):
@@ -110,6 +112,8 @@ class PictureIntake:
         if isinstance(picture, bytes):
             return _Given(f"bytes:{digest_of_bytes(picture)}", content=picture)
         if "://" in picture:
+            if _SURROGATE.search(picture):
+                return Verdict(None, None, "bad_url", f"{picture[:200]!r} holds half a character; correct it")
             return _Given(picture) if self._config.fetch else Verdict(None, None, _FETCHING_OFF)
         try:
             path, stamp = picture_file(self._folders[draft.source], picture)

@@ -22,12 +22,19 @@ from tasks.ingest.refusals import Refusal
 from tasks.stage import StageError
 
 Row = tuple[int, dict[str, object]]  # 1-based line or row number, values by column
+_Record = tuple[int, list[str] | None]  # the number of its first line, its cells; None: its quote doesn't close
 
 _PEEK_ROWS = 1000
 _PARQUET_ROWS = 20_000
 _PARQUET_ROWS_WITH_BYTES = 128
+_MAX_DEPTH = 32  # of JSON; what makes texts of values recurs
 _UTF8_BOM = b"\xef\xbb\xbf"
+_UNCLOSED = "a quote opens a cell here that no quote before a delimiter or a line's end closes;"
+_QUOTING = "write it twice and quote the cell, or, for a file without quoting, set ingest.quoting: false"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+# UnicodeDecodeError: an encoding of more than a byte a character, whose lines can't be told before it is decoded.
+_DAMAGE = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, pa.ArrowException, pl.exceptions.PolarsError)
 
 # NaN and Infinity are no JSON, but many writers emit them; both mean "no value" here.
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
@@ -60,7 +67,7 @@ def _guarded(source: SourceFile, only: tuple[str, ...]) -> Iterator[Row | Refusa
         ) from error
     except IsADirectoryError as error:
         raise StageError(f"{source.path} is a folder; name its files, or set ingest.folder instead") from error
-    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException, pl.exceptions.PolarsError) as error:
+    except _DAMAGE as error:
         raise StageError(
             f"{source.path}, after row {number}: can't be read as {source.format}: {error}. Deliver the file again"
         ) from error
@@ -107,7 +114,18 @@ def _json_row(source: SourceFile, number: int, line: bytes) -> Row | Refusal:
         return Refusal(source.name, number, None, None, "broken_json", f"{error}; write one JSON object a line")
     if not isinstance(values, dict):
         return Refusal(source.name, number, None, None, "not_an_object", "the line is JSON but no object {…}")
+    if line.count(b"[") + line.count(b"{") > _MAX_DEPTH and _is_deep(values):
+        detail = f"lists and objects within each other over {_MAX_DEPTH} deep; write them flatter, or leave them out"
+        return Refusal(source.name, number, None, None, "nested_too_deep", detail)
     return number, values
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        parts = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = list(itertools.chain.from_iterable(parts))
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def _without_bom(source: SourceFile, line: bytes) -> bytes:
@@ -133,34 +151,84 @@ def _lines(stream: BinaryIO, max_bytes: int) -> Iterator[bytes]:
 def _csv_rows(source: SourceFile) -> Iterator[Row | Refusal]:
     csv.field_size_limit(source.max_line_bytes)  # a setting of the whole process: Python has no other
     with _open(source) as stream:
-        lines = _text_lines(source, stream)
-        cells = csv.reader(lines, delimiter=source.delimiter) if source.quoted else _split(lines, source.delimiter)
-        yield from _csv_records(source, cells)
+        split = _split_quoted if source.quoted else _split_plainly
+        yield from _csv_records(source, split(_text_lines(source, stream), source.delimiter))
 
 
-def _csv_records(source: SourceFile, cells: Iterator[list[str]]) -> Iterator[Row | Refusal]:
+def _csv_records(source: SourceFile, records: Iterator[_Record]) -> Iterator[Row | Refusal]:
     header = source.header
-    number = 1
-    for row in cells:
-        started_at = number
-        number = getattr(cells, "line_num", number) + 1
-        if not row:
+    for number, cells in records:
+        if cells == []:
             continue
         if header is None:
-            header = _header(source, row)
-        elif len(row) != len(header):
-            detail = f"{len(row)} cells, but {len(header)} columns; quote cells that hold the delimiter or line breaks"
-            yield Refusal(source.name, started_at, None, None, "wrong_number_of_cells", detail)
+            header = _header(source, number, cells)
+        elif cells is None:
+            yield Refusal(source.name, number, None, None, "unclosed_quote", f"{_UNCLOSED} {_QUOTING}")
+        elif len(cells) != len(header):
+            detail = (
+                f"{len(cells)} cells, but {len(header)} columns; quote cells that hold the delimiter or line breaks"
+            )
+            yield Refusal(source.name, number, None, None, "wrong_number_of_cells", detail)
         else:
-            values: dict[str, object] = dict(zip(header, row, strict=True))
-            yield started_at, values
+            values: dict[str, object] = dict(zip(header, cells, strict=True))
+            yield number, values
 
 
-def _header(source: SourceFile, row: list[str]) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in row)
+def _header(source: SourceFile, number: int, cells: list[str] | None) -> tuple[str, ...]:
+    if cells is None:
+        raise StageError(f"{source.path}, line {number}, the header: {_UNCLOSED} {_QUOTING}")
+    names = tuple(name.strip() for name in cells)
     if len(set(names)) < len(names):
         raise StageError(f"{source.path}: the header names a column twice: {', '.join(names)}. Rename one")
     return names
+
+
+def _split_quoted(lines: Iterator[str], delimiter: str) -> Iterator[_Record]:
+    """Cells of CSV with quotes; a record of several lines must be as RFC 4180 has it.
+
+    A quote that opens a cell and isn't meant to would make one cell of all lines up to the next quote. So where a
+    quoted cell has line breaks and doesn't end before a delimiter or a line's end, its first line is given up, and
+    reading goes on with the second.
+    """
+    again: list[str] = []  # lines to be read once more, the next one last
+    taken: list[str] = []  # lines of the record being read
+
+    def next_lines() -> Iterator[str]:
+        while (line := again.pop() if again else next(lines, None)) is not None:
+            taken.append(line)
+            yield line
+
+    reader, number = csv.reader(next_lines(), delimiter=delimiter), 1
+    while True:
+        cells: list[str] | None
+        try:
+            cells = next(reader, None)
+            if cells is None:
+                return
+        except csv.Error:  # a cell over the limit
+            if len(taken) == 1:
+                raise
+            cells = None
+        if len(taken) > 1 and (cells is None or not _is_one_record(taken, delimiter)):
+            cells, again = None, [*again, *reversed(taken[1:])]
+            del taken[1:]
+            reader = csv.reader(next_lines(), delimiter=delimiter)
+        yield number, cells
+        number += len(taken)
+        taken.clear()
+
+
+def _is_one_record(lines: list[str], delimiter: str) -> bool:
+    try:
+        return len(list(csv.reader(lines, delimiter=delimiter, strict=True))) == 1
+    except csv.Error:
+        return False
+
+
+def _split_plainly(lines: Iterator[str], delimiter: str) -> Iterator[_Record]:
+    for number, line in enumerate(lines, start=1):
+        text = line.rstrip("\r\n")
+        yield number, text.split(delimiter) if text else []
 
 
 def _text_lines(source: SourceFile, stream: BinaryIO) -> Iterator[str]:
@@ -189,23 +257,6 @@ def _codec(source: SourceFile) -> str:
         raise StageError(
             f"ingest.encoding: Python knows no encoding {source.encoding!r}; try utf-8 or latin-1"
         ) from error
-
-
-class _split:
-    """Cells of lines without quoting, with csv.reader's `line_num`."""
-
-    def __init__(self, lines: Iterator[str], delimiter: str) -> None:
-        self._lines = lines
-        self._delimiter = delimiter
-        self.line_num = 0
-
-    def __iter__(self) -> "_split":
-        return self
-
-    def __next__(self) -> list[str]:
-        line = next(self._lines).rstrip("\r\n")
-        self.line_num += 1
-        return line.split(self._delimiter) if line else []
 
 
 # Parquet

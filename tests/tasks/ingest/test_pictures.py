@@ -90,6 +90,24 @@ def test_a_refused_picture_is_a_reject_and_the_item_stays(shop):
     assert with_picture == ["bomb", "fine"]
 
 
+def test_a_picture_that_a_raised_limit_took_in_can_be_used(shop):
+    content = io.BytesIO()
+    Image.new("1", (9000, 8000)).save(content, "PNG")
+    deliver(shop, {"large.png": content.getvalue()})
+    shop.ingest()
+    assert shop.rejects() == [(1, "image", "large", "picture_too_many_pixels")]
+    shop.ingest(pictures={"limits": {"max_pixels": 72_000_000}})
+    ((_, reference, digest),) = shop.items("image_reference", "image_digest")
+    assert load_picture(PictureStore(shop.store), reference, digest, max_side=9).size == (9, 8)
+
+
+def test_a_url_with_half_a_character_is_refused(shop):
+    shop.catalog({"item_id": "a", "image": "https://example.invalid/\ud83d.jpg"}, {"item_id": "b"})
+    shop.ingest(pictures={"fetch": True})
+    assert shop.rejects() == [(1, "image", "a", "picture_bad_url")]
+    assert shop.items() == [("a",), ("b",)]
+
+
 def test_a_picture_replaced_in_place_is_a_change(shop):
     deliver(shop, {"a.png": png(), "b.png": png()})
     shop.ingest()

@@ -61,6 +61,14 @@ def test_deep_nesting_is_refused(tmp_path):
     assert reasons(rows) == [(1, "broken_json"), (2, {"a": 2})]
 
 
+def test_values_nested_deeper_than_texts_are_made_of_are_refused(tmp_path):
+    deep, flat = b"[" * 400 + b'"x"' + b"]" * 400, b"[" + b",".join([b'{"c": []}'] * 99) + b"]"
+    rows = read(tmp_path / "x.jsonl", b'{"a":' + deep + b'}\n{"a":' + flat + b'}\n{"a":' + deep[384:419] + b"}\n")
+    assert reasons(rows)[0] == (1, "nested_too_deep")
+    assert rows[1][1] == {"a": [{"c": []}] * 99}
+    assert rows[2][0] == 3
+
+
 @pytest.mark.parametrize("content, remedy", [(b'[{"a": 1}]', "jq -c"), ('{"a": 1}'.encode("utf-16"), "iconv")])
 def test_files_that_are_no_json_lines_say_how_to_convert(tmp_path, content, remedy):
     with pytest.raises(StageError, match=remedy):
@@ -89,7 +97,10 @@ def test_csv_in_latin_1_says_what_to_set(tmp_path):
 
 
 def test_csv_in_utf_16(tmp_path):
-    assert read(tmp_path / "x.csv", "a\né\n".encode("utf-16"), encoding="utf-16") == [(2, {"a": "é"})]
+    content = "a\né\n".encode("utf-16")
+    assert read(tmp_path / "x.csv", content, encoding="utf-16") == [(2, {"a": "é"})]
+    with pytest.raises(StageError, match=r"x\.csv, after row 0: can't be read as csv.*truncated"):
+        read(tmp_path / "x.csv", content[:-1], encoding="utf-16")
 
 
 def test_an_unknown_encoding(tmp_path):
@@ -102,10 +113,41 @@ def test_a_csv_header_that_repeats_a_name(tmp_path):
         read(tmp_path / "x.csv", b"a,a\n1,2\n")
 
 
+def test_a_quote_that_never_closes_costs_its_own_line_alone(tmp_path):
+    rows = read(tmp_path / "x.csv", b'a,b\n1,x\n2,"19 inch rack\n3,y\n"4,z\n5,\n')
+    assert reasons(rows) == [
+        (2, {"a": "1", "b": "x"}),
+        (3, "unclosed_quote"),
+        (4, {"a": "3", "b": "y"}),
+        (5, "unclosed_quote"),
+        (6, {"a": "5", "b": ""}),
+    ]
+    assert "ingest.quoting: false" in rows[1].detail
+
+
 def test_a_quote_that_never_closes_is_no_endless_cell(tmp_path):
     content = b'a\n"x\n' + b"y" * 40 + b"\n" + b"y" * 40 + b"\n"
-    with pytest.raises(StageError, match="can't be read as csv"):
-        read(tmp_path / "x.csv", content, max_line_bytes=64)
+    rows = read(tmp_path / "x.csv", content, max_line_bytes=64)
+    assert reasons(rows) == [(2, "unclosed_quote"), (3, {"a": "y" * 40}), (4, {"a": "y" * 40})]
+
+
+def test_two_titles_that_begin_with_a_quote_are_not_one_cell(tmp_path):
+    content = b'id\ttitle\n1\t"Heroes\n2\tx\n3\t"Low\n4\t"y"\n'
+    rows = read(tmp_path / "x.tsv", content, format="csv", delimiter="\t")
+    assert [row for row, _ in reasons(rows)] == [2, 3, 4, 5]
+    assert [row[1]["title"] for row in rows if not isinstance(row, Refusal)] == ["x", "y"]
+    rows = read(tmp_path / "x.tsv", content, format="csv", delimiter="\t", quoted=False)
+    assert [row[1]["title"] for row in rows] == ['"Heroes', "x", '"Low', '"y"']
+
+
+def test_a_quoted_cell_at_the_end_of_the_file_may_have_line_breaks(tmp_path):
+    assert read(tmp_path / "x.csv", b'a,b\n1,"x\n\ny"') == [(2, {"a": "1", "b": "x\n\ny"})]
+    assert read(tmp_path / "x.csv", b'"a\nb",c\n1,2\n') == [(3, {"a\nb": "1", "c": "2"})]
+
+
+def test_a_header_whose_quote_never_closes(tmp_path):
+    with pytest.raises(StageError, match=r"x\.csv, line 1, the header: a quote opens a cell"):
+        read(tmp_path / "x.csv", b'"a,b\n1,2\n')
 
 
 def test_delimited_without_quoting(tmp_path):

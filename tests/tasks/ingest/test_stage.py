@@ -3,7 +3,7 @@ import json
 import polars as pl
 import pytest
 
-from storage.schemas import INTERACTIONS, ITEMS, RUNS
+from storage.schemas import INTERACTIONS, ITEMS, REJECTS, RUNS
 from storage.tables import Store
 from tasks.stage import StageError
 
@@ -156,6 +156,16 @@ def test_too_many_refused_rows_stop_the_stage_and_are_written(shop, attempt):
     assert shop.items() == []
     assert shop.ingest(max_reject_share=0.5).counts["items_new"] == 2
     assert len(shop.rejects()) == 2
+
+
+def test_the_share_refused_is_of_each_file_also_where_two_are_named_alike(shop):
+    catalog = shop.catalog(APPLE, "{broken", name="part-0.jsonl")
+    (shop.delivery / "events").mkdir()
+    events = shop.delivery / "events" / "part-0.jsonl"
+    events.write_text("".join(f'{{"user_id": {n}, "item_id": "a", "timestamp": {n}}}\n' for n in range(100)))
+    with pytest.raises(StageError, match=r"delivery/part-0\.jsonl: 1 of 2 rows refused"):
+        shop.ingest(catalog=catalog, interactions=events, max_reject_share=0.4)
+    assert shop.rows(REJECTS, "source") == [("part-0.jsonl",)]
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
