@@ -1,10 +1,14 @@
 """What a stage leaves in the Prefect UI: its plan and its summary, under keys so that their history shows."""
 
+import logging
+
 from prefect.artifacts import create_markdown_artifact
 
 from flows.findings import findings
 from tasks.config import PipelineConfig
 from tasks.stage import Plan, Summary
+
+logger = logging.getLogger(__name__)
 
 
 def publish_plan(plan: Plan) -> None:
@@ -28,8 +32,18 @@ def publish_summary(summary: Summary) -> None:
 
 
 def publish_findings(config: PipelineConfig, summary: Summary) -> None:
-    """Publish what the stage found: `rejects`, `captions`, `training-curves` or `metrics`. Nothing for other stages."""
-    if found := findings(config, summary):
+    """Publish what the stage found: `rejects`, `captions`, `training-curves` or `metrics`. Nothing for other stages.
+
+    What the stage did is stored by now: if it can't be shown, a warning says so, and the night goes on.
+    """
+    try:
+        found = findings(config, summary)
+    except Exception:
+        logger.warning(
+            "what %s found cannot be shown; its results are stored", summary.stage, exc_info=True
+        )
+        return
+    if found:
         key, description, text = found
         create_markdown_artifact(text, key=key, description=description)
 

@@ -6,9 +6,11 @@ Knows nothing of Prefect. Pictures stand in the text as data URIs, small: an art
 import base64
 import io
 import json
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -26,6 +28,8 @@ _ROWS = 20
 _GALLERY = 12
 _SIDE = 96  # pixels
 _LINE = 44  # characters
+
+_Epoch = dict[str, Any]  # a line of progress.jsonl; without an event held out there is no validation
 
 
 def findings(config: PipelineConfig, summary: Summary) -> tuple[str, str, str] | None:
@@ -103,8 +107,7 @@ def training_curves(config: PipelineConfig, _summary: Summary) -> str:
     if not curves:
         return "No model has finished an epoch yet."
     last = [
-        (name, len(epochs), f"{epochs[-1]['loss']:.4f}", f"{max(e['validation_ndcg_at_10'] for e in epochs):.4f}")
-        for name, epochs in curves.items()
+        (name, len(epochs), f"{epochs[-1]['loss']:.4f}", _best_validation(epochs)) for name, epochs in curves.items()
     ]
     table = _markdown_table(("model", "epochs", "last loss", "best validation NDCG@10"), last)
     return f"![training curves](data:image/png;base64,{_drawn(curves)})\n\n{table}"
@@ -146,7 +149,12 @@ def _means(rows: pl.LazyFrame) -> pl.DataFrame:
     return rows.group_by("variant", "metric").agg(pl.col("value").mean()).collect()
 
 
-def _epochs(path: Path) -> list[dict[str, float]]:
+def _best_validation(epochs: list[_Epoch]) -> str:
+    values = [value for epoch in epochs if (value := epoch["validation_ndcg_at_10"]) is not None]
+    return f"{max(values):.4f}" if values else "none held out"
+
+
+def _epochs(path: Path) -> list[_Epoch]:
     """Whole lines only: a running training may be writing the last one."""
     lines = path.read_text().splitlines(keepends=True)
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -160,7 +168,7 @@ def _model_name(path: Path) -> str:
     return f"{name} ({path.parent.name[:6]})"
 
 
-def _drawn(curves: dict[str, list[dict[str, float]]]) -> str:
+def _drawn(curves: dict[str, list[_Epoch]]) -> str:
     """Return the curves as a PNG in base64."""
     from matplotlib.figure import Figure
 
@@ -169,7 +177,8 @@ def _drawn(curves: dict[str, list[dict[str, float]]]) -> str:
     for name, epochs in curves.items():
         numbers = [int(epoch["epoch"]) + 1 for epoch in epochs]
         left.plot(numbers, [epoch["loss"] for epoch in epochs], marker=".")
-        right.plot(numbers, [epoch["validation_ndcg_at_10"] for epoch in epochs], marker=".", label=name)
+        validation = [math.nan if (value := epoch["validation_ndcg_at_10"]) is None else value for epoch in epochs]
+        right.plot(numbers, validation, marker=".", label=name)
     for axes, title in ((left, "training loss"), (right, "validation NDCG@10")):
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)

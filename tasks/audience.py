@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dmesr_model.sequences import Sequences
 from tasks.features import sequences_digest
+from tasks.ingest.cleaning import BadValueError, id_text
 from tasks.stage import StageError
 
 _NAMED = 5  # unknown ids named in a note; the rest are counted
@@ -83,21 +84,24 @@ def _requests(path: Path) -> Iterator[_Request]:
 
 def _request(path: Path, number: int, text: str) -> _Request:
     if not text.startswith("{"):
-        return _Request(number, text, None)
+        return _Request(number, _id(path, number, "", text), None)
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also numbers of more digits than Python takes
         raise StageError(f"{path}: line {number}: no JSON: {error}; {_LINE}") from error
     if unknown := sorted(set(values) - {"user_id", "history"}):
         raise StageError(f"{path}: line {number}: no such field: {', '.join(unknown)}; {_LINE}")
-    history = values.get("history")
-    if not _is_id(values.get("user_id")):
-        raise StageError(f"{path}: line {number}: field user_id: {values.get('user_id')!r} is no id; {_LINE}")
-    if history is not None and not (isinstance(history, list) and all(map(_is_id, history))):
+    user_id, history = _id(path, number, "field user_id: ", values.get("user_id")), values.get("history")
+    if history is None:
+        return _Request(number, user_id, None)
+    if not isinstance(history, list):
         raise StageError(f"{path}: line {number}: field history: {history!r} is no list of item ids; {_LINE}")
-    return _Request(number, str(values["user_id"]), None if history is None else tuple(map(str, history)))
+    return _Request(number, user_id, tuple(_id(path, number, "field history: ", item) for item in history))
 
 
-def _is_id(value: object) -> bool:
-    """Ids are text; a whole number stands for its digits, as in a catalog."""
-    return isinstance(value, str | int) and not isinstance(value, bool) and str(value) != ""
+def _id(path: Path, number: int, where: str, value: object) -> str:
+    """An id as a catalog's are read: 7, "7" and "7.0" are one."""
+    try:
+        return id_text(value)
+    except BadValueError as error:
+        raise StageError(f"{path}: line {number}: {where}{error.detail}; {_LINE}") from error

@@ -23,7 +23,7 @@ from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig, EvaluateStage
 from tasks.evaluation.kept import experiments_evaluations
 from tasks.features import Dataset
-from tasks.recommend import RecommendConfig, recommending
+from tasks.recommend import RecommendConfig, audience_of, publication_key, recommending
 from tasks.retention import drop_folder, drop_old_models, drop_unused_data, old_models, unused_data
 from tasks.serving import serving_key
 from tasks.stage import Outcome, Plan, Progress, ReportProgress
@@ -166,7 +166,8 @@ class MaintainStage:
         table = self.store.table(RECOMMENDATIONS)
         if not table.exists():
             return Chore("rows of old recommendations", 0, lambda: 0)
-        present = recommending(self.recommend, self.train, self.dataset, self.store, self.work_folder).key
+        what = recommending(self.recommend, self.train, self.dataset, self.store, self.work_folder)
+        present = publication_key(what, audience_of(self.recommend, self.dataset))
         key = pl.col("recommendation_key")
         last = pl.col(CREATED_AT).max().over("recommendation_key")
         rows = table.scan().filter((key != present) & (last < self._oldest_kept()))

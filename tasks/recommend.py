@@ -29,6 +29,7 @@ from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluation.scorers import Scorer, model_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
+from tasks.ingest.cleaning import BadValueError, id_text
 from tasks.retention import drop_folder
 from tasks.serving import serving_model
 from tasks.shelf import Shelf, unseen_left
@@ -71,7 +72,7 @@ class RecommendConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Recommending:
-    """Which model recommends which items to everyone, and the key that the rows stand under."""
+    """Which model recommends which items, and the key that the rows for everyone stand under."""
 
     model: ModelRef
     offered: np.ndarray  # bool [N], in the order of the features
@@ -96,7 +97,7 @@ def chosen_model(config: RecommendConfig, train: TrainStageConfig, keys: Dataset
 def recommending(
     config: RecommendConfig, train: TrainStageConfig, dataset: Dataset, store: Store, work_folder: Path
 ) -> Recommending:
-    """Return what would be published now to everyone; its key is what the present rows of the table stand under.
+    """Return what would be published now to everyone.
 
     The model is the one promoted last; until one is, the one chosen for service.
     """
@@ -114,6 +115,19 @@ def recommending(
         "index": config.index.model_dump(exclude={"recall_users"}),
     }
     return Recommending(model, offered, digest_of(decisive), notes)
+
+
+def audience_of(config: RecommendConfig, dataset: Dataset) -> Audience:
+    """Return whom the present publication is for. Raises StageError for a list of users that can't be read."""
+    stored = Sequences.open(dataset.histories_folder())
+    if config.users is None:
+        return Audience(stored)
+    return listed_users(config.users, stored, ItemFeatures.open(dataset.features_folder()).item_ids)
+
+
+def publication_key(what: Recommending, audience: Audience) -> str:
+    """Return the key that the present rows of the table stand under: a list of users is a publication of its own."""
+    return what.key if audience.key is None else digest_of([what.key, audience.key])
 
 
 def _on_offer(store: Store, item_ids: tuple[str, ...], blocklist: Path | None) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -139,7 +153,13 @@ def _read_blocklist(path: Path) -> list[str]:
             f"recommend.blocklist: {path} can't be read: {error}; give a text file with an item id on each line, or "
             "take the setting out"
         ) from error
-    return [line.strip() for line in lines if line.strip()]
+    ids = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            ids += [id_text(line)] if line.strip() else []
+        except BadValueError as error:
+            raise StageError(f"recommend.blocklist: {path}: line {number}: {error.detail}") from error
+    return ids
 
 
 class RecommendStage:
@@ -172,7 +192,7 @@ class RecommendStage:
     def plan(self) -> Plan:
         self.dataset = self.dataset.as_it_is_now()
         what, audience = self._what(), self._audience()
-        histories, key = audience.histories, _key(what, audience)
+        histories, key = audience.histories, publication_key(what, audience)
         served = self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == key)
         done = served.select(USER_ID).unique().collect()
         columns = {USER_ID: histories.user_ids, "user": range(histories.user_count)}
@@ -201,7 +221,7 @@ class RecommendStage:
         scorer = model_scorer(what.model.checkpoint, features, histories)
         events_N = count_events(self._stored_histories(), features.item_count)[1:]
         shelf = Shelf(features, what.offered, scorer.items_ND, events_N, self.config.index)
-        index, key = self._save_index(shelf, what), _key(what, audience)
+        index, key = self._save_index(shelf, what), publication_key(what, audience)
         started, rows = time.monotonic(), 0
         for start in range(0, histories.user_count, self.config.users_a_commit):
             users = np.arange(start, min(start + self.config.users_a_commit, histories.user_count))
@@ -226,7 +246,7 @@ class RecommendStage:
 
     def published(self) -> pl.DataFrame:
         """Return what is stored for the present audience: user_id, source, and item_id as a list, best first."""
-        key = _key(self._what(), self._audience())
+        key = publication_key(self._what(), self._audience())
         rows = self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == key)
         return rows.sort(USER_ID, "rank").group_by(USER_ID, "source", maintain_order=True).agg(ITEM_ID).collect()
 
@@ -234,10 +254,7 @@ class RecommendStage:
         return recommending(self.config, self.train, self.dataset, self.store, self.work_folder)
 
     def _audience(self) -> Audience:
-        stored = self._stored_histories()
-        if self.config.users is None:
-            return Audience(stored)
-        return listed_users(self.config.users, stored, ItemFeatures.open(self.dataset.features_folder()).item_ids)
+        return audience_of(self.config, self.dataset)
 
     def _stored_histories(self) -> Sequences:
         return Sequences.open(self.dataset.histories_folder())
@@ -268,8 +285,3 @@ class RecommendStage:
             )
         )
         return rows.height
-
-
-def _key(what: Recommending, audience: Audience) -> str:
-    """A list of users is a publication of its own."""
-    return what.key if audience.key is None else digest_of([what.key, audience.key])

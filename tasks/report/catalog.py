@@ -9,7 +9,7 @@ import polars as pl
 from markupsafe import Markup
 
 from storage.digests import digest_of_text
-from storage.schemas import ITEM_ID, RECOMMENDATIONS, USER_ID
+from storage.schemas import ITEM_ID, USER_ID
 from storage.vector_index import VectorIndex
 from tasks.report.sources import Sources
 from tasks.report.thumbnails import Thumbnails
@@ -108,17 +108,17 @@ def gallery(sources: Sources, maker: TileMaker, count: int, neighbours: int) -> 
 
 def shoppers(sources: Sources, maker: TileMaker, count: int) -> list[Shopper]:
     """Return `count` users who have present recommendations: the same ones every night."""
-    table = sources.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == sources.recommending.key)
+    table, histories = sources.present_recommendations, sources.audience.histories
     known = set(table.select(USER_ID).unique().collect()[USER_ID])
-    places = [place for place, user_id in enumerate(sources.histories.user_ids) if user_id in known]
-    places.sort(key=lambda place: digest_of_text(sources.histories.user_ids[place]))
-    chosen = {sources.histories.user_ids[place]: place for place in places[:count]}
+    places = [place for place, user_id in enumerate(histories.user_ids) if user_id in known]
+    places.sort(key=lambda place: digest_of_text(histories.user_ids[place]))
+    chosen = {histories.user_ids[place]: place for place in places[:count]}
     wanted = pl.Series(list(chosen), dtype=pl.String)
     rows = table.filter(pl.col(USER_ID).is_in(wanted.implode()) & (pl.col("rank") <= _ITEMS_OF_A_USER)).sort("rank")
     best = {user_id: part.select(ITEM_ID, "score").rows() for (user_id,), part in rows.collect().group_by(USER_ID)}
     ids = sources.features.item_ids
     had = {
-        user_id: [ids[index - 1] for index in sources.histories.history(place)[-_ITEMS_OF_A_USER:]]
+        user_id: [ids[index - 1] for index in histories.history(place)[-_ITEMS_OF_A_USER:]]
         for user_id, place in chosen.items()
     }
     maker.load({item_id for items in had.values() for item_id in items})
@@ -126,7 +126,7 @@ def shoppers(sources: Sources, maker: TileMaker, count: int) -> list[Shopper]:
     return [
         Shopper(
             user_id,
-            int(sources.histories.lengths[place]),
+            int(histories.lengths[place]),
             [maker.tile(item_id) for item_id in had[user_id]],
             [maker.tile(item_id, f"{score:.2f}") for item_id, score in best.get(user_id, [])],
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from storage.schemas import EMBEDDINGS, GENERATIONS, INTERACTIONS, ITEM_ID, ITEMS, RECOMMENDATIONS, REJECTS, RUNS
+from storage.schemas import EMBEDDINGS, GENERATIONS, INTERACTIONS, ITEM_ID, ITEMS, REJECTS, RUNS
 from tasks.memory import GPU, HOST
 from tasks.report.accuracy import Table, TableCell
 from tasks.report.catalog import shortened
@@ -49,8 +49,7 @@ def facts_of(sources: Sources) -> list[Fact]:
     wanted = int(answers["len"].sum())
     good = int(answers.filter(pl.col("status") == OK)["len"].sum())
     users = sources.store.table(INTERACTIONS).scan().select(pl.col("user_id").n_unique(), pl.len()).collect().row(0)
-    present = pl.col("recommendation_key") == sources.recommending.key
-    served = sources.store.table(RECOMMENDATIONS).scan().filter(present).select(pl.len()).collect().item()
+    served = sources.present_recommendations.select(pl.len()).collect().item()
     return [
         Fact("Items", f"{active:,}", f"{pictured:,} with a picture"),
         Fact("Users", f"{users[0]:,}", f"{users[1]:,} events"),

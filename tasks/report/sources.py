@@ -10,17 +10,17 @@ import numpy as np
 import polars as pl
 
 from dmesr_model.features import ItemFeatures
-from dmesr_model.sequences import Sequences
 from storage.pictures import PictureStore
-from storage.schemas import ITEM_ID, ITEMS
+from storage.schemas import ITEM_ID, ITEMS, RECOMMENDATIONS
 from storage.tables import Store
+from tasks.audience import Audience
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.evaluation.content import unit_rows
 from tasks.evaluation.results import Results
 from tasks.features import Dataset, open_features
-from tasks.recommend import RecommendConfig, Recommending, recommending
+from tasks.recommend import RecommendConfig, Recommending, audience_of, publication_key, recommending
 from tasks.semantics import current_generations, current_segments
 from tasks.train import TrainStageConfig, model_refs
 from tasks.trained_models import ModelRef
@@ -57,8 +57,8 @@ class Sources:
         return open_features(self.dataset.features_folder())[0]
 
     @cached_property
-    def histories(self) -> Sequences:
-        return Sequences.open(self.dataset.histories_folder())
+    def audience(self) -> Audience:
+        return audience_of(self.recommend, self.dataset)
 
     @cached_property
     def pictures(self) -> PictureStore:
@@ -76,6 +76,12 @@ class Sources:
     def recommending(self) -> Recommending:
         """What is published from the present models and data."""
         return recommending(self.recommend, self.train, self.dataset, self.store, self.work_folder)
+
+    @property
+    def present_recommendations(self) -> pl.LazyFrame:
+        """The rows of the present publication."""
+        key = publication_key(self.recommending, self.audience)
+        return self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == key)
 
     @cached_property
     def recommending_model(self) -> ModelRef | None:

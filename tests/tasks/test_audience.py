@@ -24,11 +24,11 @@ def histories(audience: Audience) -> dict[str, list[int]]:
 def test_stored_given_and_missing_histories(tmp_path: Path) -> None:
     audience = listed(
         tmp_path,
-        'v\n\n{"user_id": "u"}\n{"user_id": "new", "history": ["c", "zz", "a", 7]}\n'
+        'v\n\n{"user_id": "u"}\n{"user_id": "new", "history": ["c", "zz", "a", 7, "7.0"]}\n'
         '{"user_id": "v2", "history": []}\nx\n',
     )
-    # c, a and 7 are the items 3, 1 and 4; zz is none. A number stands for its digits.
-    assert histories(audience) == {"v": [3], "u": [1, 2], "new": [3, 1, 4], "v2": [], "x": []}
+    # c, a and 7 are the items 3, 1 and 4; zz is none. A whole number stands for its digits.
+    assert histories(audience) == {"v": [3], "u": [1, 2], "new": [3, 1, 4, 4], "v2": [], "x": []}
     assert audience.notes == (
         "1 items of histories are unknown and left out (zz)",
         "1 users are unknown and have no history: they get what is popular (x)",
@@ -51,7 +51,7 @@ def test_the_key_is_of_users_and_histories(tmp_path: Path) -> None:
         ("u\nu", "line 2: user u stands twice"),
         ('u\n{"user_id": "v"', "line 2: no JSON: "),
         ('{"user": "v"}', "line 1: no such field: user; each line is a user_id, or "),
-        ('{"history": []}', "line 1: field user_id: None is no id"),
+        ('{"history": []}', "line 1: field user_id: the id is empty; give"),
         ('{"user_id": "v", "history": "a"}', "line 1: field history: 'a' is no list of item ids"),
         ('{"user_id": "v", "history": ["a", null]}', "line 1: field history: "),
     ],

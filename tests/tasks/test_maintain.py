@@ -18,9 +18,9 @@ from tasks.trained_models import models_on_disk
 EVALUATE, RECOMMEND = EvaluateConfig(ks=(10,), negatives=0, baselines=("popularity",)), RecommendConfig(k=2)
 
 
-def maintain(shop, train: TrainStageConfig, **config: object) -> MaintainStage:
+def maintain(shop, train: TrainStageConfig, recommend: RecommendConfig = RECOMMEND, **config: object) -> MaintainStage:
     places = (shop.describe, shop.embed, shop.store, shop.work_folder)
-    return MaintainStage(MaintainConfig(**config), EVALUATE, RECOMMEND, train, *places)
+    return MaintainStage(MaintainConfig(**config), EVALUATE, recommend, train, *places)
 
 
 def night(shop, train: TrainStageConfig) -> None:
@@ -74,6 +74,21 @@ def test_young_rows_and_ranks_stay(two_nights) -> None:
     run_stage(stage, lambda progress: None)
     assert shop.store.table(RECOMMENDATIONS).read("recommendation_key").n_unique() == 2
     assert len(list((shop.work_folder / "evaluations").iterdir())) == 6
+
+
+def test_a_publication_for_a_list_of_users_is_the_present_one_where_the_config_names_the_list(
+    lively_shop, small_models, tmp_path: Path
+) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("u00\nu01\n")
+    listed = RECOMMEND.model_copy(update={"users": users})
+    shop, train = lively_shop, small_models
+    shop.pretend_to_train(train)
+    for config in (RECOMMEND, listed):
+        stage = RecommendStage(config, train, shop.describe, shop.embed, shop.store, shop.work_folder)
+        run_stage(stage, lambda progress: None)
+    run_stage(maintain(shop, train, listed, keep_hours=0), lambda progress: None)
+    assert shop.store.table(RECOMMENDATIONS).read("user_id")["user_id"].unique().sort().to_list() == ["u00", "u01"]
 
 
 def test_many_small_files_become_one(lively_shop, small_models) -> None:

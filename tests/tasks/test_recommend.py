@@ -196,6 +196,8 @@ def test_blocked_items_are_never_recommended(lively_shop, small_models, tmp_path
     assert not {"i28", "i29"} & set(ids) and len(ids) == 28
     blocklist.write_text("i28\n")  # another list is another publication
     assert stage(lively_shop, small_models, config).plan().new == 24
+    blocklist.write_text("7.0\n007\n")  # ids are read as a catalog's are
+    assert stage(lively_shop, small_models, config).plan().notes == (f"2 ids of {blocklist} are of no item (007, 7)",)
     blocklist.unlink()
     with pytest.raises(StageError, match=r"recommend\.blocklist: .* can't be read"):
         stage(lively_shop, small_models, config).plan()

@@ -1,8 +1,13 @@
 """What the UI shows of the small shop's night."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import polars as pl
 import pytest
 
+from flows.artifacts import publish_findings
 from flows.findings import captions, findings, metrics, rejects, training_curves
 from storage.schemas import REJECTS, RUNS
 from tasks.stage import Summary
@@ -37,6 +42,23 @@ def test_curves_are_a_picture_with_the_best_validation_of_each_model(night, summ
     text = training_curves(night.shop.config, summary_of("train"))
     assert text.startswith("![training curves](data:image/png;base64,")
     assert text.count("| 2 |") == 2  # two models, two epochs
+
+
+def test_curves_of_models_trained_with_nothing_held_out(tmp_path: Path) -> None:
+    for name, validation in (("old", 0.25), ("new", None)):
+        model = tmp_path / "models" / name
+        model.mkdir(parents=True)
+        line = {"epoch": 0, "loss": 1.5, "validation_ndcg_at_10": validation, "epoch_ended": True}
+        (model / "progress.jsonl").write_text(json.dumps(line) + "\n")
+    text = training_curves(SimpleNamespace(work_folder=tmp_path), None)
+    assert "| 1.5000 | 0.2500 |" in text and "| 1.5000 | none held out |" in text
+
+
+def test_what_cant_be_shown_ends_no_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "models" / "a").mkdir(parents=True)
+    (tmp_path / "models" / "a" / "progress.jsonl").write_text("{broken\n")
+    publish_findings(SimpleNamespace(work_folder=tmp_path), Summary("train", "run", "models", {}, 1.0))
+    assert "what train found cannot be shown" in caplog.text
 
 
 def test_metrics_say_when_there_is_nothing_to_compare_with(night, summary_of) -> None:
