@@ -39,9 +39,7 @@ def publish_findings(config: PipelineConfig, summary: Summary) -> None:
     try:
         found = findings(config, summary)
     except Exception:
-        logger.warning(
-            "what %s found cannot be shown; its results are stored", summary.stage, exc_info=True
-        )
+        logger.warning("what %s found cannot be shown; its results are stored", summary.stage, exc_info=True)
         return
     if found:
         key, description, text = found

@@ -25,7 +25,7 @@ from tasks.generation import Generation, run_generations
 from tasks.generation_keys import AskedView, wanted_generations
 from tasks.item_choice import chosen
 from tasks.item_text import TextLimiter, limiter_for
-from tasks.model_identity import model_digest
+from tasks.model_identity import model_digest, unpinned
 from tasks.preparation import Preparation
 from tasks.prompt_files import Prompt, load_prompts
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
@@ -89,6 +89,11 @@ def _engine_identity(config: DescribeConfig) -> dict[str, object]:
     if isinstance(config.engine, EndpointConfig):
         return {"served": config.model, "revision": config.revision}
     return {"model": model_digest(config.model, config.revision), "dtype": config.engine.dtype}
+
+
+def _unpinned(config: DescribeConfig) -> tuple[str, ...]:
+    is_served = isinstance(config.engine, EndpointConfig)
+    return () if is_served else unpinned("describe", config.model, config.revision)
 
 
 def start_engine(config: DescribeConfig) -> Engine:
@@ -174,6 +179,7 @@ class DescribeStage:
         missing, again = rows.filter(is_missing), rows.filter(has_failed & may_try)
         changed = _asked_before(missing, stored)
         given_up = rows.filter(has_failed & ~may_try).height
+        tried = (f"{given_up:,} of them given up after {self.config.max_attempts} attempts",) if given_up else ()
         rate = last_rate(self.store, self.name)
         to_do = missing.height + again.height
         return Plan(
@@ -184,7 +190,7 @@ class DescribeStage:
             failed_before=again.height,
             up_to_date=rows.height - to_do,
             seconds=to_do / rate if rate else None,
-            notes=(f"{given_up:,} of them given up after {self.config.max_attempts} attempts",) if given_up else (),
+            notes=(*tried, *_unpinned(self.config)),
             work=pl.concat([missing, again]).drop("status").sort("suspect", "view", maintain_order=True),
         )
 

@@ -113,13 +113,14 @@ class EmbedStage:
         missing = self._missing(wanted)
         to_do = uncut.height + missing.height
         rate = last_rate(self.store, self.name)
+        cutting = (f"{uncut.height:,} of them items to cut into segments first",) if uncut.height else ()
         return Plan(
             self.name,
             "texts",
             new=to_do,
             up_to_date=wanted.height - missing.height,
             seconds=to_do / rate if rate else None,
-            notes=(f"{uncut.height:,} of them items to cut into segments first",) if uncut.height else (),
+            notes=(*cutting, *self.config.unpinned),
             work=uncut,
         )
 

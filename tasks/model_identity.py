@@ -28,6 +28,13 @@ def model_digest(model: str, revision: str | None = None) -> str:
     return digest_of({"files": {name: _file_digest(*stamp) for name, stamp in _stamps(folder).items()}})
 
 
+def unpinned(section: str, model: str, revision: str | None) -> tuple[str, ...]:
+    """Return a plan's note where a hub id has no revision: what is on the hub then is not in any key."""
+    if revision is not None or Path(model).is_dir():
+        return ()
+    return (f"{section}.revision is not set: another upload of {model} would not be noticed; name a commit",)
+
+
 def _stamps(folder: Path) -> dict[str, tuple[str, int, int]]:
     """Return, by its path inside the folder, each file's full path, size and time of change."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())

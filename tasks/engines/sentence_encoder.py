@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.digests import digest_of
-from tasks.model_identity import model_digest
+from tasks.model_identity import model_digest, unpinned
 from tasks.stage import StageError
 
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
@@ -56,6 +56,11 @@ class EncoderConfig(BaseModel):
         model = model_digest(str(packaged_folder()) if self.model == PACKAGED_MODEL else self.model, self.revision)
         settings = {"model": model, "normalize": self.normalize, "dtype": self.dtype, "max_tokens": self.max_tokens}
         return digest_of(settings if self.vllm is None else {**settings, "by": "vllm"})
+
+    @property
+    def unpinned(self) -> tuple[str, ...]:
+        """Return a plan's note where the model is a hub's and names no commit."""
+        return () if self.model == PACKAGED_MODEL else unpinned("embed", self.model, self.revision)
 
 
 def packaged_folder() -> Path:

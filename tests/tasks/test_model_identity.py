@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks import model_identity
-from tasks.model_identity import model_digest
+from tasks.model_identity import model_digest, unpinned
 from tasks.stage import StageError
 
 
@@ -52,3 +52,9 @@ def test_a_hub_id_counts_with_its_revision() -> None:
 def test_a_path_that_is_no_folder_is_an_error(model: str) -> None:
     with pytest.raises(StageError, match="no such folder"):
         model_digest(model)
+
+
+def test_a_hub_model_without_a_commit_is_said(tmp_path: Path) -> None:
+    (note,) = unpinned("describe", "owner/name", None)
+    assert "describe.revision is not set" in note and "owner/name" in note
+    assert unpinned("describe", "owner/name", "a1b2c3") == unpinned("describe", str(tmp_path), None) == ()
