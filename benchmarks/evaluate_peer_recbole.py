@@ -46,7 +46,10 @@ def run_ours(folder: Path, block: int) -> dict[str, float]:
     users = HeldOutUsers.of(leave_one_out(sequences).test, len(items_ND))
     index = VectorIndex(items_ND)
     ranks = np.concatenate(
-        [rank_among_all(index, users_UD[users_B], users, users_B, max(_KS)).rank_B for users_B in users.blocks()]
+        [
+            rank_among_all(index, items_ND, users_UD[users_B], users, users_B, max(_KS)).rank_B
+            for users_B in users.blocks()
+        ]
     )
     found = {f"{name}@{k}": float(gain(ranks, k).mean()) for name, gain in PER_USER.items() for k in _KS}
     return {**_took(*started), **found}

@@ -58,8 +58,12 @@ class Adapter(nn.Module):
         self.mean_E.copy_(vectors_RE.mean(dim=0))
 
     def forward(self, source: SourceRows) -> Tensor:
-        """Tokens [N, K, D]; an absent slot holds the learned token."""
-        if len(source.vectors_RE) == 0:
-            return self.absent_D.expand(*source.row_NK.shape, -1)
-        tokens_NKD = functional.embedding(source.row_NK, self.layers(source.vectors_RE - self.mean_E))
+        """Tokens [N, K, D]; an absent slot holds the learned token.
+
+        Where all are absent the layers read one vector of zeros: of several processes each has to use every parameter.
+        """
+        vectors_RE = source.vectors_RE
+        if len(vectors_RE) == 0:
+            vectors_RE = vectors_RE.new_zeros(1, vectors_RE.shape[1])
+        tokens_NKD = functional.embedding(source.row_NK, self.layers(vectors_RE - self.mean_E))
         return torch.where(source.present_NK[..., None], tokens_NKD, self.absent_D.to(tokens_NKD.dtype))

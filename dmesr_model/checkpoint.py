@@ -6,7 +6,6 @@ weights are averaged, `average.safetensors`. The best weights so far stand besid
 """
 
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from dmesr_model.files import replace_text
 from dmesr_model.objective import StepLosses
 
 
@@ -96,6 +96,10 @@ def write_checkpoint(
 ) -> None:
     """Write the checkpoint of `state.step`, and drop all but the newest `kept` and the best weights they refer to."""
     final = folder / f"step-{state.step:08d}"
+    if (final / "state.json").exists():  # the last step of an epoch, then its end: the weights are the same
+        replace_text(final / "state.json", state.model_dump_json(indent=2))
+        _drop_old(folder, kept)
+        return
     partial = folder / f"partial-{state.step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -104,7 +108,6 @@ def write_checkpoint(
     if average is not None:
         save_file(_copy_tensors(average.state_dict()), partial / "average.safetensors")
     (partial / "state.json").write_text(state.model_dump_json(indent=2))
-    shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     _drop_old(folder, kept)
 
@@ -136,16 +139,6 @@ def write_best_weights(folder: Path, module: nn.Module, epoch: int) -> None:
     partial.replace(path)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file that is never seen half-written."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def _copy_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
@@ -170,7 +163,10 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]
 def _drop_old(folder: Path, kept: int) -> None:
     checkpoints = sorted(folder.glob("step-*/state.json"))
     for stale in checkpoints[:-kept]:
-        shutil.rmtree(stale.parent)
+        stale.unlink()  # first: what a kill leaves of the rest is no checkpoint
+    whole = {path.parent for path in checkpoints[-kept:]}
+    for left in {*folder.glob("step-*"), *folder.glob("partial-*")} - whole:
+        shutil.rmtree(left)
     states = [RunState.model_validate_json(path.read_text()) for path in checkpoints[-kept:]]
     needed = {best_weights_path(folder, state.best_epoch) for state in states if state.best_epoch is not None}
     for path in folder.glob("best-epoch-*.safetensors"):

@@ -44,5 +44,5 @@ class Dropout(nn.Module):
             return values
         if values.device.type != "cpu":
             return functional.dropout(values, self.share)
-        result: Tensor = _ByteDropout.apply(values, round(self.share * _BYTE_VALUES))
+        result: Tensor = _ByteDropout.apply(values, min(round(self.share * _BYTE_VALUES), _BYTE_VALUES - 1))
         return result

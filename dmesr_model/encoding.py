@@ -90,6 +90,8 @@ def _encode_users(model: DMESR, item_vectors_ND: np.ndarray, history_BT: np.ndar
     else:
         last_B, known_B = np.maximum(length_B - 1, 0), length_B > 0
         valid_BT = history_BT != PAD_INDEX
+    if len(item_vectors_ND) == 0:  # all there is then is padding
+        item_vectors_ND = np.zeros((1, model.vector_width), dtype=np.float32)
     rows_BTW = item_vectors_ND[np.maximum(history_BT - 1, 0)]
     tokens_BTSD = torch.from_numpy(rows_BTW).to(device).unflatten(-1, (model.config.stream_count, -1))
     users_BTW = model.encode_sequences(

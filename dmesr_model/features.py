@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dmesr_model.files import replace_array, replace_text
+
 PAD_INDEX = 0
 """The item_index that stands for "no item"; the item at position p of a features folder has item_index p + 1."""
 ABSENT = -1
@@ -52,11 +54,11 @@ class ItemFeatures:
         return int(self.vectors_UE.shape[1])
 
     def save(self, folder: Path) -> None:
-        """Write the folder; an existing one is overwritten file by file."""
+        """Write the folder, an existing one file by file; who has it open keeps the files of before."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, dtype in _TABLES.items():
-            np.save(folder / f"{name}.npy", np.ascontiguousarray(getattr(self, name), dtype=dtype))
-        (folder / "features.json").write_text(json.dumps({"views": self.views, "item_ids": self.item_ids}))
+            replace_array(folder / f"{name}.npy", np.ascontiguousarray(getattr(self, name), dtype=dtype))
+        replace_text(folder / "features.json", json.dumps({"views": self.views, "item_ids": self.item_ids}))
 
     @classmethod
     def open(cls, folder: Path) -> "ItemFeatures":
@@ -96,10 +98,16 @@ class ItemFeatures:
 def _map_block(table_UE: np.ndarray, start: int) -> np.ndarray:
     """_ROWS_PER_BLOCK rows, mapped on their own, so that a scan does not leave the whole table in resident memory."""
     rows = min(_ROWS_PER_BLOCK, len(table_UE) - start)
-    if not isinstance(table_UE, np.memmap) or table_UE.filename is None or not table_UE.flags.c_contiguous:
+    if not isinstance(table_UE, np.memmap) or table_UE.filename is None or not _is_whole_file(table_UE):
         return table_UE[start : start + rows]
     offset = table_UE.offset + start * table_UE.strides[0]
     return np.memmap(table_UE.filename, table_UE.dtype, "r", offset, (rows, table_UE.shape[1]))
+
+
+def _is_whole_file(table_UE: np.memmap) -> bool:
+    """A slice of a map keeps the offset of the whole, so that where it starts in the file is not known."""
+    assert table_UE.filename is not None
+    return table_UE.flags.c_contiguous and table_UE.offset + table_UE.nbytes == Path(table_UE.filename).stat().st_size
 
 
 def _not_finite(item_id: str, source: str) -> str:

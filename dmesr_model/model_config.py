@@ -12,6 +12,9 @@ Positions = Literal["distance", "from_end"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
+LOWEST_TEMPERATURE = 0.01
+"""Below it a single negative decides the InfoNCE gradient; CLIP (Radford et al. 2021) stops there too."""
+
 
 class ModelConfig(BaseModel):
     """What the model is made of."""
@@ -44,7 +47,11 @@ class ModelConfig(BaseModel):
     alignment_weight: float = Field(
         default=0.02, ge=0, description="α of loss = next item + α · alignment; 0 switches it off."
     )
-    alignment_temperature: float = Field(default=0.1, gt=0, description="Start of the learnable InfoNCE temperature.")
+    alignment_temperature: float = Field(
+        default=0.1,
+        ge=LOWEST_TEMPERATURE,
+        description="Start of the learnable InfoNCE temperature, which falls no lower.",
+    )
     width: Count = Field(
         default=64, description="Numbers of a served vector; of two streams each has half, d = width / 2."
     )

@@ -14,9 +14,7 @@ from dmesr_model.gathering import gather_rows, share_gradient
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.losses import full_softmax, gbce_beta, generalised_bce, sampled_softmax
 from dmesr_model.model import DMESR
-
-LOWEST_TEMPERATURE = 0.01
-"""Below it a single negative decides the InfoNCE gradient; CLIP (Radford et al. 2021) stops there too."""
+from dmesr_model.model_config import LOWEST_TEMPERATURE
 
 
 class LossConfig(BaseModel):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from dmesr_model.checkpoint import RunState, replace_text
+from dmesr_model.checkpoint import RunState
+from dmesr_model.files import replace_text
 
 LOG = logging.getLogger(__name__)
 

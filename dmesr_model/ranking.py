@@ -7,7 +7,7 @@ from torch import Tensor
 from dmesr_model.encoding import encode_gathered, encode_sequences, gatherer_for
 from dmesr_model.features import ItemFeatures
 from dmesr_model.item_batches import ItemGatherer
-from dmesr_model.metrics import pessimistic_ranks
+from dmesr_model.metrics import TIE, pessimistic_ranks, tie_margin
 from dmesr_model.model import DMESR
 from dmesr_model.sequences import HeldOut, select_users
 
@@ -54,13 +54,13 @@ def _rank_in_numpy(
     scores_BN = users_BD @ items_ND.T
     seen_BN = np.zeros(scores_BN.shape, dtype=bool)
     seen_BN[seen_row_E, seen_column_E] = True
-    return pessimistic_ranks(scores_BN, target_B, seen_BN)
+    return pessimistic_ranks(scores_BN, target_B, seen_BN, tie_margin(users_BD, items_ND[target_B]))
 
 
 def rank_in_torch(
     items_ND: Tensor, users_BD: Tensor, target_B: Tensor, seen_row_E: Tensor, seen_column_E: Tensor
 ) -> Tensor:
-    """`metrics.pessimistic_ranks` on a GPU: int64 [B].
+    """`metrics.pessimistic_ranks` on a GPU, ties by `metrics.tie_margin`: int64 [B].
 
     Args:
         items_ND, users_BD: vectors, whose inner product is the score.
@@ -69,7 +69,8 @@ def rank_in_torch(
     """
     scores_BN = users_BD @ items_ND.T
     rows_B = torch.arange(len(target_B), device=scores_BN.device)
-    target_score_B = scores_BN[rows_B, target_B]
+    margin_B = TIE * users_BD.norm(dim=1) * items_ND[target_B].norm(dim=1)
+    least_B = scores_BN[rows_B, target_B] - margin_B
     scores_BN[seen_row_E, seen_column_E.long()] = -torch.inf
     scores_BN[rows_B, target_B] = -torch.inf
-    return 1 + (~(scores_BN < target_score_B[:, None])).sum(dim=1)
+    return 1 + (~(scores_BN < least_B[:, None])).sum(dim=1)

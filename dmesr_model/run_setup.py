@@ -11,8 +11,8 @@ import torch
 from torch.utils import deterministic
 
 from dmesr_model.adapters import Adapter
-from dmesr_model.checkpoint import replace_text
 from dmesr_model.features import ABSENT, ItemFeatures
+from dmesr_model.files import replace_text
 from dmesr_model.item_batches import ItemGatherer
 from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
@@ -26,6 +26,7 @@ SplitName = Literal["leave_one_out", "last_event", "none"]
 def claim_output(output_dir: Path, features: ItemFeatures, sequences: Sequences, settings: dict[str, Any]) -> None:
     """Note whose run this folder holds. Raises ValueError where it already holds a run with other settings or data.
 
+    A folder in which nothing was trained yet is claimed anew. Of several processes the main one is to come first.
     Vectors are known by the shape of their table only: whoever embeds anew names another folder.
     """
     histories = hashlib.sha256(np.ascontiguousarray(sequences.item_index).tobytes())
@@ -37,9 +38,21 @@ def claim_output(output_dir: Path, features: ItemFeatures, sequences: Sequences,
         "vectors": list(features.vectors_UE.shape),
     }
     path = output_dir / "run.json"
-    if path.exists() and json.loads(path.read_text()) != identity:
+    if path.exists() and json.loads(path.read_text()) == identity:
+        return
+    if path.exists() and any((output_dir / name).exists() for name in ("checkpoints", "summary.json")):
         raise ValueError(f"{output_dir} holds a run with other settings or data; name another output folder")
     replace_text(path, json.dumps(identity, indent=2))
+
+
+def check_items(features: ItemFeatures, sequences: Sequences) -> None:
+    """Raises ValueError where the sequences name items that the features don't hold."""
+    last = int(np.max(sequences.item_index, initial=0))
+    if last > features.item_count:
+        raise ValueError(
+            f"the sequences name item_index {last}, but the features hold {features.item_count} items; save both from "
+            "one catalog"
+        )
 
 
 def use_deterministic_kernels(device: torch.device) -> None:
@@ -81,7 +94,8 @@ def build_model(features: ItemFeatures, train: Sequences, config: ModelConfig, s
     trained = np.flatnonzero(count_events(train, features.item_count)[1:])
     torch.manual_seed(seed)
     item_ids = [features.item_ids[position] for position in trained]
-    model = DMESR(config.model_copy(update={"views": views}), features.encoder_width, item_ids)
+    named = ModelConfig.model_validate({**config.model_dump(), "views": views})
+    model = DMESR(named, features.encoder_width, item_ids)
     centre_adapters(model, features, trained)
     return model
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dmesr_model.features import PAD_INDEX
+from dmesr_model.files import replace_array, replace_text
 
 EVENTS_TO_HOLD_OUT = 3
 """The fewest events of a user that leave one for training beside one for validation and one for test."""
@@ -50,11 +51,11 @@ class Sequences:
         return self.item_index[self.offsets[user] : self.offsets[user + 1]]
 
     def save(self, folder: Path) -> None:
-        """Write the folder; an existing one is overwritten file by file."""
+        """Write the folder, an existing one file by file; who has it open keeps the files of before."""
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "offsets.npy", np.ascontiguousarray(self.offsets, dtype=np.int64))
-        np.save(folder / "item_index.npy", np.ascontiguousarray(self.item_index, dtype=np.int32))
-        (folder / "sequences.json").write_text(json.dumps({"user_ids": self.user_ids}))
+        replace_array(folder / "offsets.npy", np.ascontiguousarray(self.offsets, dtype=np.int64))
+        replace_array(folder / "item_index.npy", np.ascontiguousarray(self.item_index, dtype=np.int32))
+        replace_text(folder / "sequences.json", json.dumps({"user_ids": self.user_ids}))
 
     @classmethod
     def open(cls, folder: Path) -> "Sequences":
@@ -66,16 +67,16 @@ class Sequences:
 
     @classmethod
     def from_events(cls, user_ids: Sequence[str], item_ids: Sequence[str], catalog: Sequence[str]) -> "Sequences":
-        """Group events, given in time order, by user; users in order of their first event.
+        """Group events, given in time order, by user; users in order of their first event. Ids are compared as texts.
 
         Events of items that are not in `catalog` (the item_ids of an ItemFeatures) are dropped, and so is a user
         who has no other events.
         """
-        index_of = {item_id: position + 1 for position, item_id in enumerate(catalog)}
+        index_of = {str(item_id): position + 1 for position, item_id in enumerate(catalog)}
         histories: dict[str, list[int]] = {}
         for user_id, item_id in zip(user_ids, item_ids, strict=True):
-            if item_id in index_of:
-                histories.setdefault(user_id, []).append(index_of[item_id])
+            if (item_index := index_of.get(str(item_id))) is not None:
+                histories.setdefault(str(user_id), []).append(item_index)
         return cls.from_histories(list(histories.values()), list(histories))
 
     @classmethod

@@ -16,12 +16,12 @@ from dmesr_model.checkpoint import (
     RunState,
     best_weights_path,
     read_newest_checkpoint,
-    replace_text,
     write_best_weights,
     write_checkpoint,
 )
 from dmesr_model.encoding import gatherer_for
 from dmesr_model.features import ItemFeatures
+from dmesr_model.files import replace_text
 from dmesr_model.metrics import ndcg_at_k
 from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
@@ -39,6 +39,7 @@ from dmesr_model.ranking import rank_gathered
 from dmesr_model.run_setup import (
     SplitName,
     build_model,
+    check_items,
     claim_output,
     place_on_gpu,
     share_of_process,
@@ -152,7 +153,8 @@ def fit(
     where the run has finished. Under `accelerate launch` or `torchrun` each process calls it with the same arguments.
 
     Raises:
-        ValueError: a text vector holds NaN; no user has two training events; `output_dir` holds another run.
+        ValueError: a text vector holds NaN; the sequences are of other items; no user has two training events;
+            `output_dir` holds another run.
         FloatingPointError: the loss is NaN or infinite; no checkpoint of it is kept.
     """
     accelerator = Accelerator(mixed_precision=train_config.mixed_precision)
@@ -181,6 +183,7 @@ class Trainer:
         output_dir: Path,
     ) -> None:
         features.check_finite()
+        check_items(features, sequences)
         self.accelerator = accelerator
         self.config = train_config
         self.features = features
@@ -207,7 +210,9 @@ class Trainer:
     def run(self) -> TrainSummary:
         """Train to the end, from the newest checkpoint where there is one."""
         state = read_newest_checkpoint(self.checkpoints, self.model, self.optimizer, self.average)
-        main = self.accelerator.is_main_process
+        main, processes = self.accelerator.is_main_process, self.accelerator.num_processes
+        if main:
+            LOG.info("training on %s, processes: %d", self.accelerator.device.type, processes)
         progress = ProgressLog(self.output_dir / "progress.jsonl", state) if main else None
         curves = open_curves(self.output_dir / "tensorboard", state) if main else None
         while not state.finished:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Baseline = Literal["popularity", "content"]
 
-_MEASURES = 2  # raise it when the same ranks, slices or metrics come to be computed otherwise
+_MEASURES = 3  # raise it when the same ranks, slices or metrics come to be computed otherwise
 _BASELINE_SEED = 0
 
 

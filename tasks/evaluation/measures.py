@@ -104,7 +104,7 @@ def measure(
     full, sampled, lists = [], [], ListStatistics(test)
     for users_B in test.users.blocks():
         users_BD = scorer.users(users_B)
-        ranking = rank_among_all(index, users_BD, test.users, users_B, depth)
+        ranking = rank_among_all(index, scorer.items_ND, users_BD, test.users, users_B, depth)
         full.append(ranking.rank_B)
         lists.add(ranking.best_BK[:, :LIST_LENGTH])
         if negatives:

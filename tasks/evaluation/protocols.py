@@ -1,6 +1,7 @@
 """Where a held-out item ranks: among all items, and among sampled negatives.
 
-Ranks start at 1 and count ties against the target: 1 + the other unseen items that score at least as much. A rank
+Ranks start at 1 and count ties against the target: 1 + the other unseen items that score at least as much, within
+rounding (`metrics.tie_margin`). A rank
 beyond the depth that the metrics need is MISSED. No step holds a users × items matrix.
 """
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dmesr_model.metrics import tie_margin
 from dmesr_model.sequences import HeldOut, Sequences
 from storage.vector_index import NO_ROW, Excluded, VectorIndex
 
@@ -70,9 +72,14 @@ class FullRanking:
 
 
 def rank_among_all(
-    index: VectorIndex, users_BD: np.ndarray, users: HeldOutUsers, users_B: np.ndarray, depth: int
+    index: VectorIndex,
+    items_ND: np.ndarray,
+    users_BD: np.ndarray,
+    users: HeldOutUsers,
+    users_B: np.ndarray,
+    depth: int,
 ) -> FullRanking:
-    """Rank each target among all items that the user has not seen.
+    """Rank each target among all items that the user has not seen; `items_ND` are the vectors of the index.
 
     The depth + 1 best unseen items decide: with the target among them, others that score at least as much are all
     there or are more than depth; without it, at least depth + 1 score as much or more.
@@ -80,8 +87,9 @@ def rank_among_all(
     scores_BK, rows_BK = index.search_without(users_BD, depth + 1, users.seen.select(users_B))
     target_B1 = users.target_row_H[users_B][:, None]
     is_target_BK = rows_BK == target_B1
-    target_score_B1 = np.where(is_target_BK, scores_BK, np.inf).min(axis=1, keepdims=True)
-    others_BK = (scores_BK >= target_score_B1) & ~is_target_BK & (rows_BK != NO_ROW)
+    margin_B1 = tie_margin(users_BD, items_ND[target_B1[:, 0]])[:, None]
+    least_B1 = np.where(is_target_BK, scores_BK, np.inf).min(axis=1, keepdims=True) - margin_B1
+    others_BK = (scores_BK >= least_B1) & ~is_target_BK & (rows_BK != NO_ROW)
     rank_B = 1 + others_BK.sum(axis=1)
     missed_B = ~is_target_BK.any(axis=1) | (rank_B > depth)
     return FullRanking(np.where(missed_B, MISSED, rank_B).astype(np.int32), rows_BK[:, :depth])
@@ -101,7 +109,8 @@ def rank_among_negatives(
         candidates_BM[place, 1 : 1 + len(drawn)] = drawn
     scores_BM = np.einsum("bmd,bd->bm", items_ND[np.maximum(candidates_BM, 0)], users_BD)
     scores_BM[candidates_BM == NO_ROW] = -np.inf
-    return (1 + (scores_BM[:, 1:] >= scores_BM[:, :1]).sum(axis=1)).astype(np.int32)
+    least_B = scores_BM[:, 0] - tie_margin(users_BD, items_ND[candidates_BM[:, 0]])
+    return (1 + (scores_BM[:, 1:] >= least_B[:, None]).sum(axis=1)).astype(np.int32)
 
 
 def draw_negatives(users: HeldOutUsers, user: int, negatives: int, seed: int) -> np.ndarray:

@@ -20,6 +20,11 @@ def test_share_scale_and_gradient(share):
     assert by_lane.tolist() == pytest.approx([rounded] * 8, abs=0.01)  # all eight bytes of a draw are alike
 
 
+def test_a_share_near_one_is_the_most_that_a_byte_can_say():
+    dropped = Dropout(0.999).train()(torch.ones(2000))
+    assert set(dropped.unique().tolist()) <= {0.0, 256.0}
+
+
 def test_seed_decides_and_evaluation_keeps_all():
     layer, values = Dropout(0.5), torch.randn(7, 9)
     torch.manual_seed(1)

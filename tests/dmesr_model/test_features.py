@@ -19,6 +19,27 @@ def test_saved_features_come_back_mapped(toy_features, tmp_path):
         np.testing.assert_array_equal(getattr(opened, name), getattr(features, name))
 
 
+def test_an_open_folder_keeps_its_vectors_when_another_is_saved_in_its_place(toy_features, tmp_path):
+    before, after = toy_features(), toy_features(seed=1)
+    before.save(tmp_path)
+    opened = ItemFeatures.open(tmp_path)
+    after.save(tmp_path)
+    np.testing.assert_array_equal(opened.vectors_UE, before.vectors_UE)
+    reopened = ItemFeatures.open(tmp_path)
+    replace(reopened, item_ids=tuple(f"new-{position}" for position in range(24))).save(tmp_path)  # from its own files
+    np.testing.assert_array_equal(ItemFeatures.open(tmp_path).vectors_UE, after.vectors_UE)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_blocks_of_a_slice_of_a_map_are_its_own_rows(toy_features, tmp_path):
+    features = toy_features()
+    np.save(tmp_path / "table.npy", np.concatenate([np.full((5, 12), np.nan, np.float32), features.vectors_UE]))
+    sliced = replace(features, vectors_UE=np.load(tmp_path / "table.npy", mmap_mode="r")[5:])
+    sliced.check_finite()
+    ((_, block_RE),) = sliced.read_blocks()
+    np.testing.assert_array_equal(block_RE, features.vectors_UE)
+
+
 @pytest.mark.parametrize(
     ("row", "source"), [(0, "item-0.*view 'image'"), (3, "item-0.*segment 1"), (11, "item-2.*'text'")]
 )

@@ -1,16 +1,21 @@
-"""Two CPU processes over gloo train along the same loss curve as one, within rounding."""
+"""Two and three CPU processes over gloo train along the same loss curve as one, within rounding."""
 
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+from dmesr_model.features import ABSENT, ItemFeatures
 
 NO_DROPOUT = {"dropout": 0.0, "id_dropout": 0.0, "input_dropout": 0.0}
 
 
-def train_curve(folder, output, processes):
+def train_curve(folder: Path, processes: int) -> list[tuple[float, float, float]]:
+    output = folder / f"of-{processes}"
     job = {
         "features": str(folder / "features"),
         "sequences": str(folder / "sequences"),
@@ -20,21 +25,31 @@ def train_curve(folder, output, processes):
     }
     path = folder / f"job-{processes}.json"
     path.write_text(json.dumps(job))
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines=1", "--mixed_precision=no"]
-    launcher += ["--dynamo_backend=no", f"--num_processes={processes}", "--main_process_port=29653"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", "dmesr_model.train", str(path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
+    assert f"training on cpu, processes: {processes}" in done.stderr
     lines = [json.loads(line) for line in (output / "progress.jsonl").read_text().splitlines()]
     return [(line["loss"], line["alignment_loss"], line["validation_ndcg_at_10"]) for line in lines]
 
 
-def test_two_processes_follow_one(toy_features, toy_sequences, tmp_path):
-    toy_features().save(tmp_path / "features")
+def with_a_rare_view(features: ItemFeatures) -> ItemFeatures:
+    """A third view, that one item has: most steps, and most processes of a step, see none of it."""
+    rare_N1 = np.full((features.item_count, 1), ABSENT, dtype=np.int32)
+    rare_N1[9] = features.coarse_index_NV[9, 0]
+    coarse_NV = np.concatenate([features.coarse_index_NV, rare_N1], axis=1)
+    views = (*features.views, "rare")
+    return ItemFeatures(features.item_ids, views, features.vectors_UE, coarse_NV, features.segment_index_NL)
+
+
+def test_two_and_three_processes_follow_one(toy_features, toy_sequences, tmp_path):
+    with_a_rare_view(toy_features()).save(tmp_path / "features")
     toy_sequences().save(tmp_path / "sequences")
-    alone = train_curve(tmp_path, tmp_path / "alone", processes=1)
-    pair = train_curve(tmp_path, tmp_path / "pair", processes=2)
+    alone = train_curve(tmp_path, processes=1)
     assert len(alone) == 4
-    for one, two in zip(alone, pair, strict=True):
-        assert two == pytest.approx(one, rel=2e-4)
+    for processes in (2, 3):
+        together = train_curve(tmp_path, processes)
+        for one, many in zip(alone, together, strict=True):
+            assert many == pytest.approx(one, rel=2e-4)

@@ -6,7 +6,7 @@ import torch
 
 from dmesr_model import ranking
 from dmesr_model.metrics import pessimistic_ranks
-from dmesr_model.sequences import leave_one_out
+from dmesr_model.sequences import HeldOut, Sequences, leave_one_out
 
 
 @pytest.mark.parametrize("scores_per_block", [1, 100, 10_000])
@@ -20,6 +20,20 @@ def test_blocks_do_not_matter(scores_per_block, toy_sequences, monkeypatch):
         seen[user, held_out.histories.history(user) - 1] = True
     expected = pessimistic_ranks(users @ items.T, held_out.target_index_H - 1, seen)
     np.testing.assert_array_equal(ranking.rank_by_inner_product(users, items, held_out), expected)
+
+
+@pytest.mark.parametrize("count", [60, 600])
+def test_equal_items_tie_whatever_the_product_of_matrices_rounds_them_to(count):
+    random = np.random.default_rng(2)
+    items = np.tile(random.normal(size=(1, 64)), (count, 1)).astype(np.float32)
+    users = random.normal(size=(500, 64)).astype(np.float32)
+    histories = [[1 + user % count] for user in range(500)]
+    targets = np.array([1 + (user + 7) % count for user in range(500)], dtype=np.int32)
+    held_out = HeldOut(Sequences.from_histories(histories, [str(user) for user in range(500)]), targets)
+    assert (ranking.rank_by_inner_product(users, items, held_out) == count - 1).all()
+    seen = torch.arange(500), torch.arange(500) % count
+    ranks = ranking.rank_in_torch(torch.tensor(items), torch.tensor(users), torch.tensor(targets - 1).long(), *seen)
+    assert (ranks == count - 1).all()
 
 
 def test_a_gpu_ranks_as_numpy_does():

@@ -80,6 +80,11 @@ def test_events_of_unknown_items_are_dropped():
     assert [sequences.history(user).tolist() for user in range(2)] == [[3, 1], [2]]
 
 
+def test_ids_are_compared_as_texts():
+    sequences = Sequences.from_events([7, 7, 8], [1, 2, 3], ("1", "2", "3"))
+    assert sequences.user_ids == ("7", "8") and sequences.history(0).tolist() == [1, 2]
+
+
 def test_saved_sequences_come_back(tmp_path):
     sequences = build([[1, 2], [3]])
     sequences.save(tmp_path)

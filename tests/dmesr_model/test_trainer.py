@@ -123,6 +123,36 @@ def test_another_run_does_not_take_the_folder(toy_features, toy_sequences, tmp_p
         fit(toy_features(), toy_sequences(users=9), SMALL, config, tmp_path)
 
 
+def test_a_folder_where_nothing_was_trained_is_free(toy_features, toy_sequences, tmp_path):
+    mistyped = SMALL.model_copy(update={"views": ("picture",)})
+    with pytest.raises(ValueError, match="picture"):
+        fit(toy_features(), toy_sequences(), mistyped, TrainConfig(max_epochs=1), tmp_path)
+    assert fit(toy_features(), toy_sequences(), SMALL, TrainConfig(max_epochs=1), tmp_path).epochs == 1
+
+
+def test_what_a_kill_left_of_checkpoints_is_none_and_goes(toy_features, toy_sequences, tmp_path):
+    config = TrainConfig(max_epochs=2, checkpoint_seconds=0, batch_size=16)
+    checkpoints = tmp_path / "checkpoints"
+    for left in ("step-00000099", "partial-00000007"):
+        (checkpoints / left).mkdir(parents=True)
+        (checkpoints / left / "optimizer.safetensors").write_bytes(b"half")
+    assert fit(toy_features(), toy_sequences(), SMALL, config, tmp_path).steps == 8
+    assert sorted(path.name for path in checkpoints.glob("*-0000000*")) == ["step-00000007", "step-00000008"]
+    assert not (checkpoints / "step-00000099").exists()
+
+
+def test_sequences_of_another_catalog_are_refused(toy_features, toy_sequences, tmp_path):
+    with pytest.raises(ValueError, match="name item_index 30, but the features hold 24 items"):
+        fit(toy_features(), toy_sequences(items=30), SMALL, TrainConfig(max_epochs=1), tmp_path)
+
+
+def test_a_model_of_nothing_is_refused(toy_features, toy_sequences, tmp_path):
+    bare = replace(toy_features(), views=(), coarse_index_NV=np.zeros((24, 0), np.int32))
+    nothing = ModelConfig(use_segments=False, id_mode="none")
+    with pytest.raises(ValueError, match="id_mode"):
+        fit(bare, toy_sequences(), nothing, TrainConfig(max_epochs=1), tmp_path)
+
+
 def test_same_seed_same_weights(toy_features, toy_sequences, tmp_path):
     for run in ("one", "two"):
         fit(toy_features(), toy_sequences(), SMALL, TrainConfig(max_epochs=2, seed=5), tmp_path / run)

@@ -31,21 +31,37 @@ def test_seen_rows_are_distinct_and_without_the_target() -> None:
 
 def test_ties_count_against_the_target_and_seen_items_do_not_count() -> None:
     # Scores 5, 4, 4, 4, 1. Target row 2, row 0 seen: rows 1 and 3 tie, so rank 3. Unseen best: 1, 2, 3, then 4.
-    index = VectorIndex(np.array([[5], [4], [4], [4], [1]], dtype=np.float32))
+    items = np.array([[5], [4], [4], [4], [1]], dtype=np.float32)
+    index = VectorIndex(items)
     users = held_out([[1]], [3], item_count=5)
-    ranking = rank_among_all(index, np.ones((1, 1), np.float32), users, np.array([0]), depth=5)
+    ranking = rank_among_all(index, items, np.ones((1, 1), np.float32), users, np.array([0]), depth=5)
     assert ranking.rank_B.tolist() == [3]
     assert sorted(ranking.best_BK[0, :3].tolist()) == [1, 2, 3]
     assert ranking.best_BK[0, 3:].tolist() == [4, NO_ROW]
     # With depth 2 the rank 3 is beyond it.
-    assert rank_among_all(index, np.ones((1, 1), np.float32), users, np.array([0]), depth=2).rank_B.tolist() == [MISSED]
+    ranking = rank_among_all(index, items, np.ones((1, 1), np.float32), users, np.array([0]), depth=2)
+    assert ranking.rank_B.tolist() == [MISSED]
 
 
 def test_one_item_ranks_first() -> None:
-    index = VectorIndex(np.array([[1]], dtype=np.float32))
+    items = np.ones((1, 1), dtype=np.float32)
     users = held_out([[]], [1], item_count=1)
-    assert rank_among_all(index, np.ones((1, 1), np.float32), users, np.array([0]), depth=20).rank_B.tolist() == [1]
+    ranking = rank_among_all(VectorIndex(items), items, np.ones((1, 1), np.float32), users, np.array([0]), depth=20)
+    assert ranking.rank_B.tolist() == [1]
     assert rank_among_negatives(np.ones((1, 1)), np.ones((1, 1)), users, np.array([0]), 100, 0).tolist() == [1]
+
+
+@pytest.mark.parametrize("count", [60, 600])
+def test_equal_items_tie_whatever_the_product_of_matrices_rounds_them_to(count: int) -> None:
+    random = np.random.default_rng(2)
+    items = np.tile(random.normal(size=(1, 64)), (count, 1)).astype(np.float32)
+    vectors = random.normal(size=(500, 64)).astype(np.float32)
+    users = held_out(
+        [[1 + user % count] for user in range(500)], [1 + (user + 7) % count for user in range(500)], count
+    )
+    ranks = rank_among_all(VectorIndex(items), items, vectors, users, np.arange(500), depth=20).rank_B
+    assert (ranks == MISSED).all()
+    assert (rank_among_negatives(items, vectors, users, np.arange(500), 30, seed=1) == 31).all()
 
 
 @pytest.mark.parametrize("largest_fetch", [4, 1024], ids=["selector", "over-fetch"])
@@ -59,7 +75,7 @@ def test_equals_brute_force(largest_fetch: int, monkeypatch: pytest.MonkeyPatch)
     histories[7] = np.arange(2, 40)
     targets = random.integers(1, 41, size=50)
     users = held_out([history.tolist() for history in histories], targets.tolist(), 40)
-    ranking = rank_among_all(VectorIndex(items), vectors, users, np.arange(50), depth=10)
+    ranking = rank_among_all(VectorIndex(items), items, vectors, users, np.arange(50), depth=10)
     seen = np.zeros((50, 40), dtype=bool)
     for user, history in enumerate(histories):
         seen[user, history - 1] = True

@@ -16,7 +16,7 @@ def test_metrics_equal_ranx_on_random_rankings_with_ties() -> None:
     targets = random.integers(0, 60, size=300)
     histories = Sequences.from_histories([[1]] * 300, [str(user) for user in range(300)])
     users = HeldOutUsers.of(HeldOut(histories, (targets + 1).astype(np.int32)), 60)
-    ranks = rank_among_all(VectorIndex(items), vectors, users, np.arange(300), depth=20).rank_B
+    ranks = rank_among_all(VectorIndex(items), items, vectors, users, np.arange(300), depth=20).rank_B
     # ranx breaks ties its own way; a half point less makes the target the last of those it ties with.
     scores = vectors @ items.T
     scores[np.arange(300), targets] -= 0.5
