@@ -12,20 +12,29 @@ STATUSES = (OK, "empty", "cut_off", "repeating", "refusing", "wrong_form", "too_
 
 _REPEATED_WORDS = 4  # so many words in a row ...
 _MOST_REPEATS = 3  # ... may occur so often; more is a loop
+_CUT_OFF = ("length", "max_tokens")  # vLLM's and OpenAI's word, and what some servers pass on
 _SAME_CHAR = re.compile(r"(\S)\1{15,}")
 _WORD = re.compile(r"\w+")
 _UNABLE = (
-    r"(can ?no|can['’])t|am (unable|not able) to|don['’]t have (access|the ability)|do not have (access|the ability)"
+    r"(can ?no|can['’])t|(am|['’]m) (unable|not able) to|(don['’]t|do not) have (access|the ability)|(don['’]t|do not)"
 )
 _ACT = r"(see|view|help|assist|describe|provide|identify|summari[sz]e|fulfil|comply|process|answer|access)"
-_REFUSAL = re.compile(
-    rf"^\W*(i['’]?m (very )?sorry|i am sorry|sorry,|as an ai\b|(unfortunately,? )?i ({_UNABLE})\W+(\w+ )?{_ACT})",
-    re.IGNORECASE,
+_OPENINGS = (
+    r"i['’]?m (very )?sorry",
+    r"i am sorry",
+    r"sorry,",
+    r"i apologi[sz]e",
+    r"as an ai\b",
+    rf"(unfortunately,? )?i ?({_UNABLE})\W+(\w+ )?{_ACT}",
+    r"(it (looks|seems) like )?(there (is|was) )?no (image|picture|photo)\b.{0,30}\b(provided|attached|shown|visible)",
+    *("抱歉", "很抱歉", "对不起", "申し訳", "죄송", "lo siento", "es tut mir leid", r"(je suis )?désolée?\b"),
+    *("mi dispiace", "desculpe", "извините"),
 )
+_REFUSAL = re.compile(rf"^\W*({'|'.join(_OPENINGS)})", re.IGNORECASE)
 
 
 def answer_status(text: str, finish_reason: str | None, rules: AnswerRules) -> str:
-    """Return one of STATUSES. `finish_reason` is the engine's: `length` says the answer was cut off.
+    """Return one of STATUSES. `finish_reason` is the engine's: `length` says that the answer was cut off.
 
     Repetition comes before cut_off: an endless loop is always cut off, and the loop is what is wrong with it.
     """
@@ -34,8 +43,10 @@ def answer_status(text: str, finish_reason: str | None, rules: AnswerRules) -> s
         return "empty"
     if is_repeating(stripped):
         return "repeating"
-    if finish_reason == "length":
+    if finish_reason in _CUT_OFF:
         return "cut_off"
+    if finish_reason == "content_filter":
+        return "refusing"
     if rules.json_schema is not None:
         return OK if fits_schema(stripped, rules.json_schema) else "wrong_form"
     return _status_of_sentence(stripped, rules)
@@ -62,7 +73,7 @@ def fits_schema(text: str, schema: dict[str, object]) -> bool:
 def _status_of_sentence(text: str, rules: AnswerRules) -> str:
     if _REFUSAL.search(text):
         return "refusing"
-    if text.startswith(("{", "[", "```")) or "<|" in text:
+    if text.startswith(("{", "[", "```")) or "<|" in text or "</think>" in text:
         return "wrong_form"
     if len(text) < rules.min_chars:
         return "too_short"

@@ -1,6 +1,7 @@
 """Describe: the model's answer for every item and view, from the picture, the item's own text, or both."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -33,6 +34,7 @@ from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, las
 logger = logging.getLogger(__name__)
 
 _FEW = 100  # requests before the share of failures means anything
+_SERVER_GONE = re.compile(r"connection|timeout|http_(401|403|429|5\d\d)")
 _REPORT_SECONDS = 1.0
 _WORTH_AN_ENGINE = 256  # requests below which a further engine is not worth its start
 
@@ -243,6 +245,7 @@ class _Watch:
         self._report = report
         self._start: float | None = None  # when the engine stood ready: its start is not part of the rate
         self._last_report = 0.0
+        self._lost_in_a_row = 0
 
     def accept(self, completions: list[Completion]) -> None:
         self._writer.accept(completions)
@@ -252,12 +255,26 @@ class _Watch:
             self._last_report = now
             rate = self._writer.done / max(now - self._start, 1e-9)
             self._report(Progress(self._writer.done, self._total, "answers", rate))
+        self._stop_where_the_server_is_gone(completions)
         failed = self._writer.statuses[FAILED]
         if failed >= _FEW and failed > self._max_failed_share * self._writer.done:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self._writer.error_kinds.most_common(3))
             raise StageError(
                 f"{failed} of {self._writer.done} requests failed ({kinds}), more than describe.max_failed_share "
                 "allows; their rows in the generations table say why. Remedy the cause, then run with "
+                "describe.retry_failed=true"
+            )
+
+    def _stop_where_the_server_is_gone(self, completions: list[Completion]) -> None:
+        """Late in a run the share of failures says nothing of now; so many in a row by the server's fault do."""
+        for completion in completions:
+            is_lost = _SERVER_GONE.fullmatch(completion.error_kind or "") is not None
+            self._lost_in_a_row = self._lost_in_a_row + 1 if is_lost else 0
+        if self._lost_in_a_row >= _FEW:
+            last = completions[-1]
+            raise StageError(
+                f"the last {self._lost_in_a_row} requests failed one after another ({last.error_kind}: "
+                f"{last.error_detail}); see that the server is up and lets this machine in, then run again with "
                 "describe.retry_failed=true"
             )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.prompt_files import Limits, Prompt, compiled
-from tasks.segments import attribute_values
+from tasks.segments import attribute_values, whole_words
 from tasks.stage import StageError
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ class TextLimiter:
         if not ends:
             return ""  # the model sees nothing in it (some tokenizers drop invisible characters)
         cut = ends[min(tokens, len(ends)) - 1]
-        if cut < len(text) and not text[cut].isspace():
-            cut = text.rfind(" ", 0, cut) if " " in text[:cut] else cut
-        return text[:cut].rstrip()
+        return text[: whole_words(text, cut) if cut < len(text) else cut].rstrip()
 
     def limited(self, text: str | None, tokens: int) -> str:
         """Return `text` cleaned and shortened; the empty text for None."""
@@ -100,10 +98,14 @@ def limiter_for(model: str, revision: str | None) -> TextLimiter:
     folder = Path(model)
     try:
         if folder.is_dir():
-            return TextLimiter(Tokenizer.from_file(str(folder / "tokenizer.json")))
-        return TextLimiter(Tokenizer.from_pretrained(model, revision=revision or "main"))
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        else:
+            tokenizer = Tokenizer.from_pretrained(model, revision=revision or "main")
     except Exception as error:  # the tokenizers library raises bare Exceptions
         raise StageError(
             f"describe.model {model}: its tokenizer.json can't be read ({error}); "
             "give a folder that holds the model, or a hub id that this machine reaches or has in its cache"
         ) from error
+    tokenizer.no_padding()  # a model's training may leave either in the file; here tokens are counted
+    tokenizer.no_truncation()
+    return TextLimiter(tokenizer)

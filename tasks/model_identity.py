@@ -6,7 +6,7 @@ from pathlib import Path
 from storage.digests import digest_of, digest_of_bytes
 from tasks.stage import StageError
 
-_SUFFIXES = frozenset({".json", ".txt", ".jinja", ".model", ".safetensors", ".tiktoken"})
+_SUFFIXES = frozenset({".json", ".txt", ".jinja", ".model", ".safetensors", ".tiktoken", ".bin", ".pt", ".pth"})
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLES = 64
 _SAMPLE_BYTES = 2**20

@@ -4,6 +4,7 @@ A prompt is data under review: its templates are Jinja2 in a sandbox that can ch
 template doesn't know is an error when the file is read, not when the millionth item is rendered.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -113,6 +114,7 @@ def load_prompt(name_or_path: str | Path) -> Prompt:
     except ValidationError as error:
         raise StageError(f"prompt file {path}: {_in_words(error)}") from error
     _check_templates(prompt, path)
+    _check_schema(prompt, path)
     return prompt
 
 
@@ -152,6 +154,34 @@ def _check_templates(prompt: Prompt, path: Path) -> None:
     if prompt.view == "text" and not prompt.item_fields:
         raise StageError(f"prompt file {path}: view text, but the templates use none of {', '.join(ITEM_FIELDS)}")
     _try_out(prompt, path)
+
+
+def _check_schema(prompt: Prompt, path: Path) -> None:
+    schema = prompt.answer.json_schema
+    if schema is None:
+        return
+    import jsonschema
+    import referencing
+    from referencing.jsonschema import DRAFT202012
+
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+        resolver = referencing.Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+        for reference in _references(schema):
+            resolver.lookup(reference)
+    except (jsonschema.SchemaError, referencing.exceptions.Unresolvable) as error:
+        said = getattr(error, "message", str(error))
+        raise StageError(f"prompt file {path}, field answer.json_schema: {said}; write it as JSON Schema") from error
+
+
+def _references(schema: object) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(reference := schema.get("$ref"), str):
+            yield reference
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _references(part)
 
 
 def _try_out(prompt: Prompt, path: Path) -> None:

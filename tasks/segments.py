@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 SegmentKind = Literal["title", "attribute", "sentence"]
 
 _RULES_VERSION = 2  # raise it where the same text and settings come to be cut differently
+_LONGEST_WORD = 20  # characters; one that is cut loses less than a sentence that is left out
 _ODD_SPACE = re.compile(r"[^\S\n]")  # after a capital letter some of it, no-break spaces too, makes sentencex panic
 _PANIC = "PanicException"  # of the Rust within: each extension has a class of its own, under BaseException
 
@@ -64,12 +65,18 @@ def segments_of(
 
 
 def shorten(text: str, max_chars: int) -> str:
-    """Return `text` with single spaces, ended at the last whole word within `max_chars` (or there, if it has none)."""
+    """Return `text` with single spaces and at most `max_chars` characters, ended at a whole word."""
     joined = " ".join(text.split())
-    if len(joined) <= max_chars:
-        return joined
-    head = joined[: max_chars + 1]
-    return (head[: head.rfind(" ")] if " " in head else head[:max_chars]).rstrip()
+    return joined if len(joined) <= max_chars else joined[: whole_words(joined, max_chars)].rstrip()
+
+
+def whole_words(text: str, cut: int) -> int:
+    """Return where to cut a text that is longer than `cut`: at the last space, unless it lies further back than a word.
+
+    Chinese, Japanese and Thai put none between words, and lists of links or keywords have few.
+    """
+    space = text.rfind(" ", 0, cut + 1)
+    return space if space >= 0 and cut - space <= _LONGEST_WORD else cut
 
 
 def attribute_values(attributes: str | None) -> dict[str, str]:

@@ -20,7 +20,8 @@ from tasks.engines.protocol import Completion, Request
 
 logger = logging.getLogger(__name__)
 
-_TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_TRY_AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)})
+_UNFINISHED = ("abort", "error")  # the server ended it, for reasons of its own
 
 
 class EndpointConfig(BaseModel):
@@ -81,7 +82,8 @@ class EndpointEngine:
     def _answer(self, request: Request) -> None:
         try:
             completion = self._ask(request)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except Exception as error:  # whatever it is: without a completion the run would wait for ever
+            logger.debug("request %s failed", request.key, exc_info=True)
             completion = Completion(
                 request.key, error_kind=_kind(error), error_detail=f"{type(error).__name__}: {error}"
             )
@@ -107,7 +109,8 @@ class EndpointEngine:
         """Return the wait before the next try: what the server asks for, else "full jitter" exponential back-off."""
         longest = self._config.longest_wait_seconds
         with suppress(ValueError, TypeError):
-            return min(longest, float(retry_after or "") * random.uniform(1.0, 1.2))
+            asked = float(retry_after or "") * random.uniform(1.0, 1.2)
+            return min(longest, max(asked, random.uniform(0, self._config.first_wait_seconds)))
         return random.uniform(0, min(longest, self._config.first_wait_seconds * 2**attempt))
 
 
@@ -134,18 +137,33 @@ def _data_url(picture: Image.Image) -> str:
 
 
 def _completion(key: str, response: httpx.Response) -> Completion:
-    if response.is_error:
-        detail = f"HTTP {response.status_code}: {response.text[:500]}"
-        return Completion(key, error_kind=f"http_{response.status_code}", error_detail=detail)
-    answer = response.json()
-    choice, usage = answer["choices"][0], answer.get("usage") or {}
-    return Completion(
-        key,
-        choice["message"]["content"] or "",
-        choice.get("finish_reason"),
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
-    )
+    said = f"HTTP {response.status_code}: {response.text[:500]}"
+    if not response.is_success:
+        return Completion(key, error_kind=f"http_{response.status_code}", error_detail=said)
+    try:
+        answer = response.json()
+        choice, usage = answer["choices"][0], answer.get("usage")
+        text, finish_reason = _text(choice["message"]["content"]), choice.get("finish_reason")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"no chat completion ({error}); {said}") from error
+    if finish_reason in _UNFINISHED:
+        return Completion(key, error_kind="request_failed", error_detail=f"the server ended it: {finish_reason}")
+    tokens = (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    return Completion(key, text, finish_reason and str(finish_reason), *tokens)
+
+
+def _text(content: object) -> str:
+    """The answer's text, of several parts together; half a character becomes a question mark."""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str | None):
+        raise TypeError(f"the content is {type(content).__name__}, not text")
+    return (content or "").encode("utf-8", "replace").decode()
+
+
+def _count(usage: object, name: str) -> int | None:
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else None
 
 
 def _kind(error: Exception) -> str:

@@ -67,6 +67,8 @@ class ScriptedEngine:
 def _answer(request: Request) -> Completion:
     if "refuse" in request.user:
         return Completion(request.key, error_kind="request_refused", error_detail="too long")
+    if "lost" in request.user:
+        return Completion(request.key, error_kind="http_503", error_detail="HTTP 503: down")
     words = "on and on and on and on and on and on and on" if "loop" in request.user else f"about {request.user}"
     return Completion(request.key, words, "length" if "long" in request.user else "stop", 5, 3)
 
@@ -237,6 +239,18 @@ def test_a_template_that_fails_on_an_item_costs_no_other_item_its_answer(store, 
     describe(store, config_for(model, (str(path),)), tmp_path)
     found = rows_of(store)
     assert found == {"1": ["ok", None, 1], "2": ["ok", None, 1], "0": ["failed", "prompt_error", 1]}
+
+
+def test_a_run_whose_server_goes_away_late_stops_and_what_was_answered_stays(store, model, prompts, tmp_path) -> None:
+    put(store, *(f"{n:03}" for n in range(300)), *(f"lost {n:03}" for n in range(200)))
+    config = config_for(model, prompts[1:])
+    with pytest.raises(
+        StageError, match=r"the last 100 requests failed one after another \(http_503: HTTP 503: down\)"
+    ):
+        describe(store, config, tmp_path)
+    statuses = store.table(GENERATIONS).read("status")["status"]
+    assert (statuses == "failed").sum() == 100 and (statuses == "ok").sum() > 290
+    assert planned(store, config, tmp_path).new == 500 - len(statuses)
 
 
 def test_a_run_in_which_most_requests_fail_stops(store, model, prompts, tmp_path) -> None:

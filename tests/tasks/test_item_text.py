@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 import sample_shop.tiny_vlm
 from tasks.item_text import TextLimiter, limiter_for, rendered_turns
 from tasks.prompt_files import Limits, Prompt
+from tasks.segments import shorten
 from tasks.stage import StageError
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<image>", "[CLS]")
@@ -90,6 +91,22 @@ def test_a_single_long_word_is_cut_inside() -> None:
     limiter = TextLimiter(None)  # without a tokenizer four letters count as one
     assert limiter.shorten("abcdefghijkl", 2) == "abcdefgh"
     assert limiter.shorten("ab abcdefghijkl", 3) == "ab"
+
+
+def test_a_text_with_few_spaces_is_not_cut_at_the_first() -> None:
+    limiter = TextLimiter(None)
+    assert limiter.shorten("【商品説明】 " + "あ" * 400, 30).startswith("【商品説明】 " + "あ" * 50)
+    assert len(shorten("Keywords: " + ",".join(["red"] * 200), 400)) == 400
+    assert shorten("特徴: " + "あ" * 500, 100) == "特徴: " + "あ" * 96
+
+
+def test_padding_and_truncation_that_a_training_left_in_the_file_change_nothing(tmp_path: Path, tokenizer) -> None:
+    tokenizer.enable_padding(length=32)
+    tokenizer.enable_truncation(max_length=32)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    limiter = limiter_for(str(tmp_path), None)
+    assert limiter.shorten("word " * 12, 20) == "word " * 12
+    assert limiter.shorten("mug " * 40, 36) == ("mug " * 36).rstrip()
 
 
 def test_a_text_far_too_long_is_cut_before_it_is_encoded(limiter: TextLimiter) -> None:

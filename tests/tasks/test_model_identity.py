@@ -26,6 +26,16 @@ def test_the_same_content_elsewhere_is_the_same_model(tmp_path: Path) -> None:
     assert model_digest(folder_with(tmp_path / "four", b"x", config="{}")) != one
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth"])
+def test_weights_of_every_form_count(name: str, tmp_path: Path) -> None:
+    model = folder_with(tmp_path / "model", b"w")
+    digests = [model_digest(model)]
+    for content in (b"one", b"other"):
+        (tmp_path / "model" / name).write_bytes(content)
+        digests.append(model_digest(model))
+    assert len(set(digests)) == 3
+
+
 def test_a_file_written_again_is_read_again(tmp_path: Path) -> None:
     model = folder_with(tmp_path / "model", b"w")
     before = model_digest(model)

@@ -50,6 +50,9 @@ def test_the_digest_knows_what_is_asked_and_not_how_the_file_is_called_or_commen
         (READ.replace("title", "attributes.Colour"), "fails on an item without text"),
         (READ.replace("title", "title.__class__.mro()"), "fails on an item without text"),
         ("view: [", "can't be read"),
+        (READ + "answer: {json_schema: {type: objct}}\n", "field answer.json_schema: 'objct' is not valid"),
+        (READ + "answer: {json_schema: {pattern: '^\\p{L}+$'}}\n", "field answer.json_schema: "),
+        (READ + "answer: {json_schema: {properties: {a: {$ref: '#/none'}}}}\n", "json_schema: '/none' does not exist"),
         ("", "prompt file"),
     ],
 )

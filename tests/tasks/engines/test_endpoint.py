@@ -17,6 +17,14 @@ from tasks.engines.endpoint import EndpointConfig, EndpointEngine
 from tasks.engines.protocol import Completion, Request
 from tasks.prompt_files import Sampling
 
+ODD_ANSWERS: dict[str, tuple[object, object, object]] = {
+    "parts": ([{"type": "text", "text": "A red "}, {"type": "text", "text": "mug."}], "stop", {}),
+    "half": ("A mug \ud83d", "stop", [1, 2]),
+    "nothing": (None, None, {"prompt_tokens": "4"}),
+    "number": (7, "stop", None),
+    "aborted": ("A red", "abort", None),
+}
+
 
 class _Server(ThreadingHTTPServer):
     def __init__(self) -> None:
@@ -54,8 +62,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, {"answer": "in another form"})
         if "slow" in user:
             time.sleep(1.5)
-        choice = {"message": {"content": f"about {user}"}, "finish_reason": "stop"}
-        self._send(200, {"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 2}})
+        content, finish_reason, usage = ODD_ANSWERS.get(
+            user, (f"about {user}", "stop", {"prompt_tokens": 4, "completion_tokens": 2})
+        )
+        choice = {"message": {"content": content}, "finish_reason": finish_reason}
+        self._send(200, {"choices": [choice], "usage": usage})
 
     def _send(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
         content = json.dumps(body).encode()
@@ -103,6 +114,16 @@ def test_every_request_ends_as_one_completion_of_the_right_kind(server: _Server)
     assert {user: server.asked[user] for user in ("busy", "bad", "down", "slow")} == {
         "busy": 3, "bad": 1, "down": 3, "slow": 3,
     }  # fmt: skip
+
+
+def test_an_odd_answer_is_taken_or_is_a_failure_and_costs_no_other(server: _Server) -> None:
+    found = ask(server.server_port, *ODD_ANSWERS, "a")
+    assert found["parts"].text == "A red mug."
+    assert found["half"] == Completion("half", "A mug ?", "stop")
+    assert found["nothing"] == Completion("nothing", "")
+    assert (found["number"].error_kind, found["aborted"].error_kind) == ("bad_response", "request_failed")
+    assert "HTTP 200" in (found["number"].error_detail or "")
+    assert found["a"].text == "about a"
 
 
 def test_no_more_than_the_allowed_requests_are_under_way(server: _Server) -> None:
