@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dmesr_model.sequences import Sequences, leave_one_out
 from storage.approximate_index import IndexConfig
@@ -24,7 +24,7 @@ from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluation.kept import evaluation_folder, keep_evaluation
 from tasks.evaluation.measures import Measured, TestSet, measure, metric_rows
-from tasks.evaluation.scorers import content_scorer, model_scorer, popularity_scorer
+from tasks.evaluation.scorers import UnreadableModelError, content_scorer, model_scorer, popularity_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
 from tasks.serving import serving_model
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
@@ -37,6 +37,7 @@ Baseline = Literal["popularity", "content"]
 
 _MEASURES = 3  # raise it when the same ranks, slices or metrics come to be computed otherwise
 _BASELINE_SEED = 0
+_TESTED_K = 10
 
 
 class EvaluateConfig(BaseModel):
@@ -44,7 +45,9 @@ class EvaluateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ks: tuple[int, ...] = Field((5, 10, 20), min_length=1, description="list lengths of HR, NDCG and MRR")
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (5, 10, 20), description=f"list lengths of HR, NDCG and MRR; {_TESTED_K}, by which models are judged, is added"
+    )
     negatives: int = Field(
         100, ge=0, description="unseen items beside the target in the sampled protocol; 0 leaves the protocol out"
     )
@@ -62,6 +65,11 @@ class EvaluateConfig(BaseModel):
     index: IndexConfig = Field(
         IndexConfig(), description="how items are searched; an approximate index's recall stands beside the metrics"
     )
+
+    @field_validator("ks")
+    @classmethod
+    def _with_the_tested(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted({*ks, _TESTED_K}))
 
 
 @dataclass(frozen=True)
@@ -159,20 +167,30 @@ class EvaluateStage:
         started = time.monotonic()
         details: dict[str, str | float | int] = {"test users": test.users.count, "items": test.users.item_count}
         for done, candidate in enumerate(todo, start=1):
-            measured = self._evaluate(candidate, test, run_id)
             name = f"{candidate.variant}/{candidate.seed}"  # twice where the one that serves is judged against
-            details[f"{name} {candidate.key[:8]}" if name in details else name] = _in_words(measured)
+            name = f"{name} {candidate.key[:8]}" if name in details else name
+            try:
+                details[name] = _in_words(self._evaluate(candidate, test, run_id))
+            except UnreadableModelError as error:
+                if candidate in self._wanted():
+                    raise
+                logger.warning("the model that serves is not judged against: %s", error)
+                details[name] = "can't be loaded"
             report(Progress(done, len(todo), "models", done / (time.monotonic() - started)))
         return Outcome({"done": len(todo)}, details)
 
     def _candidates(self) -> Iterator[Candidate]:
         """What the config asks for, and the model that serves where it is another: a new one is judged against it."""
-        keys = self.dataset.keys
-        wanted = list(candidates(self.config, self.train, keys, self.work_folder))
+        wanted = self._wanted()
         yield from wanted
-        serving = serving_model(self.store, keys, self.work_folder)
-        if serving and all(candidate.model is None or candidate.model.key != serving.model.key for candidate in wanted):
-            yield candidate_of(self.config, serving.model, keys)
+        serving = serving_model(self.store, self.dataset.keys, self.work_folder)
+        if serving is not None:
+            candidate = candidate_of(self.config, serving.model, self.dataset.keys)
+            if candidate.key not in {one.key for one in wanted}:
+                yield candidate
+
+    def _wanted(self) -> list[Candidate]:
+        return list(candidates(self.config, self.train, self.dataset.keys, self.work_folder))
 
     def present_keys(self) -> set[str]:
         """Return the keys of what is evaluated on the present data."""

@@ -162,15 +162,20 @@ class MaintainStage:
         return self._rows_to_delete("rows of old metrics", METRICS, rows)
 
     def _recommendations(self) -> Chore:
-        """Other publications than the present one, once their last rows are older than `keep_hours`."""
+        """Other publications than the present one, once one that came after them is older than `keep_hours`.
+
+        None while the present one has no rows: what is served then is one of the others.
+        """
         table = self.store.table(RECOMMENDATIONS)
         if not table.exists():
             return Chore("rows of old recommendations", 0, lambda: 0)
         what = recommending(self.recommend, self.train, self.dataset, self.store, self.work_folder)
         present = publication_key(what, audience_of(self.recommend, self.dataset))
         key = pl.col("recommendation_key")
-        last = pl.col(CREATED_AT).max().over("recommendation_key")
-        rows = table.scan().filter((key != present) & (last < self._oldest_kept()))
+        found = table.scan().group_by(key).agg(pl.col(CREATED_AT).min()).sort(CREATED_AT).collect()
+        replaced = found.filter((pl.col(CREATED_AT).shift(-1) < self._oldest_kept()) & (key != present))
+        old = replaced["recommendation_key"].to_list() if present in found["recommendation_key"] else []
+        rows = table.scan().filter(key.is_in(old))
         return self._rows_to_delete("rows of old recommendations", RECOMMENDATIONS, rows)
 
     def _rows_to_delete(self, what: str, schema: TableSchema, rows: pl.LazyFrame) -> Chore:

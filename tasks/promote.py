@@ -22,6 +22,7 @@ from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig, candidate_of, ranks_folder
 from tasks.evaluation.kept import KeptEvaluation
 from tasks.evaluation.measures import FULL
+from tasks.evaluation.scorers import UnreadableModelError, load_model
 from tasks.evaluation.significance import Comparison, paired_t_test
 from tasks.features import Dataset
 from tasks.recommend import RecommendConfig, chosen_model
@@ -31,8 +32,6 @@ from tasks.train import TrainStageConfig
 from tasks.trained_models import ModelRef
 
 logger = logging.getLogger(__name__)
-
-_SPLIT_THAT_HOLDS_OUT = "leave_one_out"
 
 
 class PromoteConfig(BaseModel):
@@ -64,7 +63,7 @@ def decide(serving_gain_U: np.ndarray, new_gain_U: np.ndarray, level: float) -> 
     users = len(new_gain_U)
     comparison = paired_t_test(serving_gain_U, new_gain_U)
     if comparison is None:
-        return Decision(True, "fewer than two test users, nothing to compare", users=users)
+        return Decision(True, "too few test users, or all with the same difference, to tell", users=users)
     if comparison.difference < 0 and comparison.p_value < level:
         return Decision(False, "significantly worse", comparison, users)
     return Decision(True, "not significantly worse", comparison, users)
@@ -169,25 +168,33 @@ class PromoteStage:
     def _decide(self, model: ModelRef, serving: Serving | None) -> Decision:
         if serving is None:
             return Decision(True, "nothing to compare with: no model serves that can read the present texts")
-        unfair = [_name(each) for each in (model, serving.model) if not _held_out(each)]
+        unfair = [_name(each) for each in (model, serving.model) if each.trained_on_test_events]
         if unfair:
             return Decision(True, f"not comparable: {' and '.join(unfair)} trained on test events, too")
-        decision = decide(self._gains(serving.model), self._gains(model), self.config.level)
+        gain_U, serving_gain_U = self._gains(model), self._gains(serving.model)
+        if gain_U is None or (serving_gain_U is None and _can_be_loaded(serving.model)):
+            missing = model if gain_U is None else serving.model
+            raise StageError(f"{_name(missing)} is not evaluated on the present data: run evaluate first")
+        if serving_gain_U is None:
+            return Decision(True, f"nothing to compare with: {_name(serving.model)} can't be loaded by this version")
+        decision = decide(serving_gain_U, gain_U, self.config.level)
         if not decision.promoted and self._named_by_config(serving):
             return Decision(True, f"named by the config, though {decision.reason}", decision.comparison, decision.users)
         return decision
 
-    def _gains(self, model: ModelRef) -> np.ndarray:
-        """NDCG@10 of each test user of the present split."""
+    def _gains(self, model: ModelRef) -> np.ndarray | None:
+        """NDCG@10 of each test user of the present split; None where the model is not evaluated on it."""
         kept = KeptEvaluation(ranks_folder(self.work_folder, candidate_of(self.evaluate, model, self.dataset.keys)))
         ranks = kept.ranks(FULL)
-        if ranks is None:
-            raise StageError(f"{_name(model)} is not evaluated on the present data: run evaluate first")
-        return ndcg_at_k(ranks, 10)
+        return None if ranks is None else ndcg_at_k(ranks, 10)
 
 
-def _held_out(model: ModelRef) -> bool:
-    return model.settings["train"].get("split", _SPLIT_THAT_HOLDS_OUT) == _SPLIT_THAT_HOLDS_OUT
+def _can_be_loaded(model: ModelRef) -> bool:
+    try:
+        load_model(model.checkpoint)
+    except UnreadableModelError:
+        return False
+    return True
 
 
 def _identity(model: ModelRef) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from storage.folders import is_unfinished, write_whole
 from tasks.features import DatasetKeys
 
 _ABOUT = "about.json"
+_SPLIT_THAT_HOLDS_OUT = "leave_one_out"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class ModelRef:
     @property
     def is_trained(self) -> bool:
         return (self.folder / "summary.json").exists()
+
+    @property
+    def trained_on_test_events(self) -> bool:
+        """Whether its split kept no test events from it, so that what is measured on them says nothing."""
+        return self.settings["train"].get("split", _SPLIT_THAT_HOLDS_OUT) != _SPLIT_THAT_HOLDS_OUT
 
     @property
     def checkpoint(self) -> Path:

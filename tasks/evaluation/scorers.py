@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors import SafetensorError
 
 from dmesr_model.features import ItemFeatures
 from dmesr_model.sequences import Sequences, select_users
 from tasks.evaluation.content import ContentVectors, mean_of_histories
+from tasks.stage import StageError
+
+if TYPE_CHECKING:
+    from dmesr_model.model import DMESR
 
 
 @dataclass(frozen=True)
@@ -24,14 +30,30 @@ class Scorer:
     users: Callable[[np.ndarray], np.ndarray]
 
 
+class UnreadableModelError(StageError):
+    """A model that this version of the project can't load."""
+
+
+def load_model(checkpoint: Path) -> "DMESR":
+    """Raises UnreadableModelError where an earlier version saved it, or its files are damaged."""
+    from dmesr_model.model import DMESR
+
+    try:
+        return DMESR.from_pretrained(checkpoint)
+    except (RuntimeError, ValueError, LookupError, TypeError, OSError, SafetensorError) as error:
+        raise UnreadableModelError(
+            f"{checkpoint} can't be loaded, {type(error).__name__}: {error}; train it again, or let another model "
+            "serve (`dmesr models`, `dmesr promote MODEL`)"
+        ) from error
+
+
 def model_scorer(checkpoint: Path, features: ItemFeatures, histories: Sequences) -> Scorer:
-    """A trained model, on a GPU where there is one."""
+    """A trained model, on a GPU where there is one. Raises UnreadableModelError."""
     import torch
 
     from dmesr_model.encoding import encode_items, encode_sequences
-    from dmesr_model.model import DMESR
 
-    model = DMESR.from_pretrained(checkpoint)
+    model = load_model(checkpoint)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     items_ND = encode_items(model, features)
     return Scorer(items_ND, lambda users_B: encode_sequences(model, items_ND, select_users(histories, users_B)))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -26,7 +28,10 @@ class Comparison:
 
 
 def paired_t_test(first_U: np.ndarray, second_U: np.ndarray) -> Comparison | None:
-    """Student's paired t-test over users; None with fewer than two of them."""
+    """Student's paired t-test over users.
+
+    None with fewer than two of them, and where all gain or lose the same: their spread, 0, would claim certainty.
+    """
     from scipy.stats import t
 
     count = len(first_U)
@@ -34,8 +39,10 @@ def paired_t_test(first_U: np.ndarray, second_U: np.ndarray) -> Comparison | Non
         return None
     gap_U = second_U - first_U
     mean, error = float(gap_U.mean()), float(gap_U.std(ddof=1)) / count**0.5
-    if error == 0:
-        return Comparison(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    if mean == error == 0:
+        return Comparison(mean, mean, mean, 1.0)
+    if error <= _ROUNDING * abs(mean):
+        return None
     reach = float(t.ppf(0.975, count - 1)) * error
     return Comparison(mean, mean - reach, mean + reach, float(2 * t.sf(abs(mean) / error, count - 1)))
 

@@ -103,10 +103,11 @@ class Grid:
             for model in experiment.models
         )
         split = {} if experiment.cold_items is None else {"split": TRAINER_SPLIT}
+        inherited = {name: value for name, value in self.pipeline.train.train.items() if name != "split"}
         update = {
             "variants": variants,
             "seeds": experiment.seeds,
-            "train": {**self.pipeline.train.train, **experiment.train, **split},
+            "train": {**inherited, **experiment.train, **split},  # a model that serves may see all; these are tested
             "keep_models": _KEEP_ALL,
             "retrain": RetrainConfig(new_events_share=0, max_age_days=0),  # all on the same data
         }

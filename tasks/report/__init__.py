@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from storage.digests import digest_of, digest_of_bytes
 from storage.folders import write_whole
-from storage.schemas import METRICS, RECOMMENDATIONS, REJECTS, TableSchema
+from storage.schemas import METRICS, PROMOTIONS, RECOMMENDATIONS, REJECTS, TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
@@ -33,7 +33,7 @@ class ReportStage:
     """One unit of work is the page. It is made again when a table it reads or a setting has changed."""
 
     name: ClassVar[str] = "report"
-    reads: ClassVar[tuple[TableSchema, ...]] = (*READS, REJECTS, METRICS, RECOMMENDATIONS)
+    reads: ClassVar[tuple[TableSchema, ...]] = (*READS, REJECTS, METRICS, RECOMMENDATIONS, PROMOTIONS)
     writes: ClassVar[tuple[TableSchema, ...]] = ()
     isolated: ClassVar[bool] = True
 

@@ -46,10 +46,18 @@ class Table:
     rows: Sequence[tuple[str, Sequence[TableCell]]]
 
 
-def headline(results: Results) -> list[str]:
-    """One sentence on the first variant, and one on it against each other, where tests say so."""
+def headline(results: Results, saw_test_events: Sequence[str] = ()) -> list[str]:
+    """One sentence on the first variant, and one on it against each other, where tests say so.
+
+    Before them one that names the variants trained on the test events, too.
+    """
     if not results.variants or results.cell(results.variants[0], FULL, TESTED_METRIC).mean is None:
         return ["No model has been evaluated yet."]
+    unfair = [name for name in saw_test_events if name in results.variants]
+    warning = (
+        f"{' and '.join(unfair)} trained on the test events, too (train.split): what is measured of it says nothing of "
+        "new events, and no comparison with it holds."
+    )
     first = results.variants[0]
     cell, interval = results.cell(first, FULL, TESTED_METRIC), results.interval(first)
     reach = f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
@@ -59,7 +67,9 @@ def headline(results: Results) -> list[str]:
         f"{first} ranks the item that a user chose next with an NDCG@10 of {cell.mean:.4f}{reach}, "
         f"among all items, over {cell.users:,} test users{share}."
     ]
-    return lines + [_against(results, first, variant) for variant in results.variants[1:]]
+    return (
+        ([warning] if unfair else []) + lines + [_against(results, first, variant) for variant in results.variants[1:]]
+    )
 
 
 def _against(results: Results, first: str, variant: str) -> str:

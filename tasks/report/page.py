@@ -53,7 +53,7 @@ def render_page(sources: Sources, config: ReportConfig, title: str, made_at: dat
             style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),  # the project's own
             title=title,
             made_at=made_at,
-            headline=headline(results),
+            headline=headline(results, sources.saw_test_events),
             facts=facts_of(sources),
             made_with=made_with(sources),
             chart=accuracy_chart(results) if results.variants else None,
@@ -78,7 +78,7 @@ def render_page(sources: Sources, config: ReportConfig, title: str, made_at: dat
 def render_markdown(sources: Sources, title: str) -> str:
     """Return the report's short form: headline, counts, tables of metrics. Needs no model and no torch."""
     facts = " · ".join(f"{fact.name}: {fact.value} ({fact.note})" for fact in facts_of(sources))
-    lines = "\n".join(f"- {line}" for line in headline(sources.results))
+    lines = "\n".join(f"- {line}" for line in headline(sources.results, sources.saw_test_events))
     return f"## {title}\n\n{lines}\n\n{facts}\n\n{metrics_markdown(sources.results)}\n"
 
 

@@ -52,6 +52,11 @@ class Sources:
         refs = model_refs(self.train, self.dataset.keys, self.work_folder)
         return [model for model in refs if model.is_trained]
 
+    @property
+    def saw_test_events(self) -> list[str]:
+        """Variants whose training kept no test events from them."""
+        return list(dict.fromkeys(model.variant for model in self.models if model.trained_on_test_events))
+
     @cached_property
     def features(self) -> ItemFeatures:
         return open_features(self.dataset.features_folder())[0]

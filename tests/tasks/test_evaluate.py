@@ -12,6 +12,13 @@ from tasks.features import Dataset, open_features
 from tasks.stage import StageError, run_stage
 from tasks.train import TrainStageConfig
 
+
+def test_what_models_are_judged_by_is_always_measured() -> None:
+    assert EvaluateConfig(ks=(50, 20, 20)).ks == (10, 20, 50)
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        EvaluateConfig(ks=(0,))
+
+
 CONFIG = EvaluateConfig(ks=(1, 3), negatives=5, history_edges=(2, 4))
 
 

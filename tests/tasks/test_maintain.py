@@ -91,6 +91,15 @@ def test_a_publication_for_a_list_of_users_is_the_present_one_where_the_config_n
     assert shop.store.table(RECOMMENDATIONS).read("user_id")["user_id"].unique().sort().to_list() == ["u00", "u01"]
 
 
+def test_while_nothing_has_replaced_it_a_publication_stays(lively_shop, small_models) -> None:
+    shop, train = lively_shop, small_models
+    night(shop, train)
+    shop.put_events(("u00", "i28", 1000))  # what would be published now is another one, and is not there yet
+    shop.pretend_to_train(train)
+    run_stage(maintain(shop, train, keep_hours=0), lambda progress: None)
+    assert shop.store.table(RECOMMENDATIONS).count() == 48
+
+
 def test_many_small_files_become_one(lively_shop, small_models) -> None:
     table = lively_shop.store.table(RUNS)
     for number in range(3):

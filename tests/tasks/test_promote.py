@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from storage.schemas import METRICS, PROMOTIONS
 from tasks.evaluate import EvaluateConfig, EvaluateStage, ranks_folder
 from tasks.promote import PromoteConfig, PromoteStage, decide
 from tasks.recommend import RecommendConfig, RecommendStage
 from tasks.serving import model_named, promote_by_hand, serving_model
-from tasks.stage import StageError, run_stage
+from tasks.stage import StageError, Summary, run_stage
 from tasks.train import TrainStageConfig, Variant
+from tasks.trained_models import finished_models
 
 EVALUATE = EvaluateConfig(ks=(1, 10), negatives=0, baselines=())
 SMALL = {"width": 8, "adapter_width": 8, "layers": 1, "heads": 1, "max_length": 8}
@@ -39,7 +41,8 @@ def test_equal_models_and_too_few_users_are_promoted() -> None:
     same = np.array([0.5, 0.0])
     assert decide(same, same, 0.05).comparison.p_value == 1.0
     assert decide(same, same, 0.05).promoted
-    assert decide(same[:1], same[:1] - 0.5, 0.05).reason == "fewer than two test users, nothing to compare"
+    assert decide(same[:1], same[:1] - 0.5, 0.05).reason.startswith("too few test users")
+    assert decide(np.ones(2), np.zeros(2), 0.05).promoted  # two who lose the same: no spread, and no certainty
 
 
 class House:
@@ -53,8 +56,8 @@ class House:
     def promote(self, recommend: RecommendConfig | None = None) -> PromoteStage:
         return PromoteStage(PromoteConfig(), EVALUATE, recommend or self.recommend, self.train, *self.places)
 
-    def evaluate(self) -> None:
-        run_stage(EvaluateStage(EVALUATE, self.train, *self.places), lambda progress: None)
+    def evaluate(self) -> Summary:
+        return run_stage(EvaluateStage(EVALUATE, self.train, *self.places), lambda progress: None)
 
     def judge(self, recommend: RecommendConfig | None = None) -> str:
         return str(run_stage(self.promote(recommend), lambda progress: None).details.get("decision", ""))
@@ -96,6 +99,29 @@ def test_the_first_is_promoted_without_a_comparison(house) -> None:
     assert house.serving == house.first
     plan = house.promote().plan()
     assert (plan.to_do, plan.notes) == (0, (f"dmesr, seed 0 ({house.first[:10]}) serves",))
+
+
+def test_a_model_that_this_version_cannot_load_stands_in_no_ones_way(house) -> None:
+    (served,) = (ref for ref in finished_models(house.shop.work_folder) if ref.key == house.first)
+    weights = served.checkpoint / "model.safetensors"
+    tensors = load_file(weights)
+    tensors.pop(sorted(tensors)[0])  # as an earlier version of the model may have saved it
+    save_file(tensors, weights)
+    second = house.train_anew()
+    assert "can't be loaded" in str(house.evaluate().details)
+    assert "promoted: nothing to compare with" in house.judge()
+    assert house.serving == second
+
+
+def test_the_model_that_serves_is_evaluated_under_its_own_name_too(house) -> None:
+    renamed = Variant(name="before", model=ONE.variants[0].model)
+    house.shop.put_events(("u00", "i28", 1000))
+    house.train = ONE.model_copy(
+        update={"variants": (Variant(name="dmesr", model={**renamed.model, "layers": 2}), renamed)}
+    )
+    house.shop.pretend_to_train(house.train.model_copy(update={"variants": house.train.variants[:1]}))
+    house.evaluate()
+    assert "promoted: not significantly worse" in house.judge() or "refused" in house.judge()
 
 
 def test_a_new_model_is_judged_on_the_present_split_against_the_one_that_serves(house) -> None:

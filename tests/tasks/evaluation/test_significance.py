@@ -28,6 +28,7 @@ def test_equal_models_and_too_few_users() -> None:
     assert same is not None
     assert (same.difference, same.p_value) == (0, 1)
     assert paired_t_test(np.ones(1), np.zeros(1)) is None
+    assert paired_t_test(np.full(3, 0.3), np.full(3, 0.2)) is None  # all lose the same, within rounding
     assert confidence_interval(np.ones(1)) is None
 
 

@@ -100,6 +100,14 @@ def test_a_grid_trains_each_cell_once_and_a_larger_one_only_what_is_new(folder: 
     assert stages == {"experiment_train", "experiment_evaluate"}  # a night's own costs stay apart
 
 
+def test_a_pipeline_that_serves_from_all_events_is_tested_on_held_out_ones(folder: Path) -> None:
+    path = write(folder)
+    grid = grid_of(path)
+    train = grid.pipeline.train.model_copy(update={"train": {**grid.pipeline.train.train, "split": "none"}})
+    object.__setattr__(grid, "pipeline", grid.pipeline.model_copy(update={"train": train}))
+    assert "split" not in grid._train.train
+
+
 def test_a_stopped_grid_goes_on_where_it_was(folder: Path, jobs, monkeypatch) -> None:
     pretend = train.train_in_child
 

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
-from tasks.evaluate import EvaluateConfig
+from tasks.evaluate import EvaluateConfig, EvaluateStage
 from tasks.recommend import RecommendConfig
 from tasks.report import ReportStage, report_path
 from tasks.report.page import ReportConfig
@@ -78,3 +78,16 @@ def test_an_empty_store_gives_a_page_too(hand_made_shop) -> None:
     html = Path(report_path(hand_made_shop.work_folder)).read_text(encoding="utf-8")
     assert "No model has been evaluated yet." in html
     assert "The catalog is empty." in html
+
+
+def test_a_model_that_saw_the_test_events_is_named_before_all_numbers(reported_shop, small_models) -> None:
+    first = small_models.variants[0]
+    leaky = small_models.model_copy(
+        update={"variants": (first.model_copy(update={"train": {**first.train, "split": "none"}}),)}
+    )
+    reported_shop.pretend_to_train(leaky)
+    places = (leaky, reported_shop.describe, reported_shop.embed, reported_shop.store, reported_shop.work_folder)
+    run_stage(EvaluateStage(EvaluateConfig(), *places), lambda progress: None)
+    run_stage(ReportStage(ReportConfig(), EvaluateConfig(), RecommendConfig(k=5), *places), lambda progress: None)
+    short = report_path(reported_shop.work_folder).with_name("summary.md").read_text()
+    assert f"- {first.name} trained on the test events, too (train.split)" in short
