@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from flows import experiment_commands, overview, prompt_commands, serving_commands
+from flows.embedded_server import ServerError
 from flows.flow_runs import run_nightly, run_one_stage
 from flows.night import StageName, limited
 from flows.options import ConfigOption, DataOption, ForceOption, ItemsOption, SetOption
+from storage.folders import whole_folder
 from storage.tables import StoreError
 from tasks.config import ConfigError, PipelineConfig, load_config, with_data
 from tasks.pipeline import build_stages, stage_named
@@ -35,7 +37,8 @@ app.command()(serving_commands.maintain)
 def demo(settings: SetOption = None) -> None:
     """Run the whole pipeline on the sample shop, and show the metrics."""
     config = _load(SAMPLE_SHOP, settings)
-    _deliver_sample_shop(config.work_folder / "deliveries")
+    if config.ingest.folder is not None:
+        _deliver_sample_shop(config.ingest.folder.parent)
     run_nightly(SAMPLE_SHOP, settings=settings or [])
     _show_results(config)
 
@@ -52,11 +55,13 @@ def run(
     """Run the pipeline: every stage, from one on, or one alone."""
     if only is not None and start_from != "ingest":
         raise typer.BadParameter("give --only or --from, not both")
+    if data is not None and (only or start_from) != "ingest":
+        raise typer.BadParameter("--data is read by stage ingest, which --only and --from leave out here")
     if only is not None:
         run_one_stage(only, config, data, settings or [], force)
     else:
         run_nightly(config, data, settings or [], start_from, force)
-    _show_results(_load(config, settings))
+    _show_results(_load(config, with_data(settings or [], data)))
 
 
 @app.command()
@@ -145,7 +150,7 @@ def main() -> None:
     """Run the command line; errors that people can mend are said without a traceback."""
     try:
         app()
-    except (ConfigError, StageError, StoreError) as error:
+    except (ConfigError, StageError, StoreError, ServerError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(1) from None
 
@@ -161,12 +166,13 @@ def _load(config: Path, settings: list[str] | None) -> PipelineConfig:
 
 def _deliver_sample_shop(folder: Path) -> None:
     """Draw and simulate the sample shop, unless its deliveries lie there already; the same bytes every time."""
-    if (folder / "truth").exists() and (folder / "day0").exists():
+    if folder.exists():
         return
     from sample_shop.delivery import write_deliveries
 
     typer.echo(f"drawing the sample shop in {folder}")
-    write_deliveries(folder)
+    with whole_folder(folder) as unfinished:
+        write_deliveries(unfinished)
 
 
 def _show_results(config: PipelineConfig) -> None:

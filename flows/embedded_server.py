@@ -13,6 +13,8 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 OUR_LOGGERS = ("tasks", "storage", "flows", "dmesr_model", "sample_shop")
 
@@ -27,6 +29,7 @@ _DEFAULTS = {
 }
 _START_SECONDS = 300  # about 5 s on two idle cores, more than 120 s seen on busy ones
 _STOP_SECONDS = 10
+_CONNECT_SECONDS = 10
 
 
 class ServerError(Exception):
@@ -96,12 +99,31 @@ class EmbeddedServer:
 
 
 def start_server(work_folder: Path) -> EmbeddedServer | None:
-    """Start a server and let Prefect use it; None where the user has chosen one. It may not answer yet: `wait`."""
+    """Start a server and let Prefect use it; None where the user has chosen one. It may not answer yet: `wait`.
+
+    Raises ServerError where the chosen one, at a plain http address, takes no connection.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        _check_reachable(os.environ["PREFECT_API_URL"])
     if "PREFECT_API_URL" in os.environ or _profile_names_a_server():
         return None
     server = EmbeddedServer(work_folder / "logs")
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     return server
+
+
+def _check_reachable(url: str) -> None:
+    """Not for https: that may lie behind a proxy, which Prefect knows how to use."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or "http" in getproxies():
+        return
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 80), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ServerError(
+            f"no server answers at PREFECT_API_URL={url}: {error}. Start it (`prefect server start`), or unset "
+            "PREFECT_API_URL, and a server is started for the run"
+        ) from error
 
 
 def _profiles_file() -> Path:

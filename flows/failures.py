@@ -1,6 +1,7 @@
 """What the UI shows of a failed run: stage, reason, and what to start next, as an artifact and a log line."""
 
 import logging
+import shlex
 from typing import Any
 
 from prefect import Flow, get_client
@@ -31,7 +32,6 @@ def say_remedy(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
 
 def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) -> str:
     """Return stage, reason and remedies; without a stage the run ended before or between them."""
-    config = parameters.get("config", "CONFIG")
     if stage is None:
         return f"# The run failed\n\n```text\n{reason}\n```\n\nStart it again: what was committed stays."
     return "\n".join(
@@ -44,9 +44,24 @@ def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) 
             "",
             f"- the deployment `nightly/nightly`, with `start_from` set to `{stage}`, for it and those after it;",
             f"- the deployment `{stage}/{stage}`, for this stage alone;",
-            f"- on a command line: `dmesr run --config {config} --from {stage}`.",
+            f"- on a command line: `{_command(stage, parameters)}`.",
+            *(["", "In a deployment give the same `data` and `settings` as here."] if _is_changed(parameters) else []),
         ]
     )
+
+
+def _command(stage: str, parameters: dict[str, Any]) -> str:
+    """The command that goes on from the stage, with what this run was given."""
+    words = ["dmesr", "run", "--config", str(parameters.get("config", "CONFIG"))]
+    if parameters.get("data") is not None and stage == "ingest":
+        words += ["--data", str(parameters["data"])]
+    for setting in parameters.get("settings") or ():
+        words += ["--set", setting]
+    return shlex.join([*words, "--from", stage])
+
+
+def _is_changed(parameters: dict[str, Any]) -> bool:
+    return parameters.get("data") is not None or bool(parameters.get("settings"))
 
 
 def _what_failed(state: State[Any]) -> tuple[str | None, str]:

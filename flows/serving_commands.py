@@ -79,6 +79,8 @@ def recommend(
     """Write each user's recommendations, or those of the users in a file. Says the plan first."""
     chosen = for_users(settings, users)
     pipeline = load_config(config, chosen)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     _plan_and_run(pipeline, "recommend", config, chosen, force)
     if out is not None:
         stage = stage_named(pipeline, "recommend")

@@ -6,6 +6,8 @@ docs/decisions/store-reader.md.)
 """
 
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -42,9 +44,13 @@ class Store:
 
     def __init__(self, url: str | Path, storage_options: Mapping[str, str] | None = None) -> None:
         text = str(url)
+        if is_url(text) and not text.startswith(_SCHEMES):
+            raise StoreError(f"store.url {text}: give a folder, or a URL that begins with one of {', '.join(_SCHEMES)}")
         self.is_local = not text.startswith(_SCHEMES)
         self.url = str(Path(text).absolute()) if self.is_local else text.rstrip("/")
         self.storage_options = dict(storage_options or {})
+        if not self.is_local and _is_plain_http(self.storage_options):
+            self.storage_options.setdefault("AWS_ALLOW_HTTP", "true")  # who names such an endpoint means it
         self._tables = {schema.name: Table(self, schema) for schema in TABLES}
 
     def table(self, schema: TableSchema) -> "Table":
@@ -54,6 +60,17 @@ class Store:
         """Return the present version of each table that exists, by name."""
         refs = {schema.name: self.table(schema).reference() for schema in schemas}
         return {name: ref for name, ref in refs.items() if ref is not None}
+
+
+def is_url(text: str) -> bool:
+    """Whether a store's place is meant as a URL, if of a scheme that there is no store for, or with a slash too few."""
+    return re.match(r"\w+:/", text) is not None
+
+
+def _is_plain_http(options: Mapping[str, str]) -> bool:
+    named = {name.upper().removeprefix("AWS_"): value for name, value in options.items()}
+    endpoint = named.get("ENDPOINT_URL") or named.get("ENDPOINT") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return endpoint.startswith("http://") and "ALLOW_HTTP" not in named and "AWS_ALLOW_HTTP" not in os.environ
 
 
 class Table:

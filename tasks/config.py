@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from storage.tables import Store
+from storage.tables import Store, StoreError, is_url
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig
@@ -44,6 +44,15 @@ class StoreConfig(BaseModel):
         default_factory=dict,
         description="options for the object store, such as AWS_ENDPOINT_URL; secrets belong in the environment",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_store(cls, url: str) -> str:
+        try:
+            Store(url)
+        except StoreError as error:
+            raise ValueError(str(error)) from error
+        return url
 
 
 class PipelineConfig(BaseModel):
@@ -131,8 +140,15 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
-        result[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _is_other_kind(old, value):
+            value = _merged(old, value)
+        result[key] = value
     return result
+
+
+def _is_other_kind(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+    """An engine of another kind has other settings: none is taken over from the one before."""
+    return "kind" in above and above["kind"] != below.get("kind")
 
 
 # Paths
@@ -162,7 +178,7 @@ def _resolve_field(annotation: Any, value: Any, folder: Path, place: tuple[str, 
         return value
     if place in _PATH_OR_NAME:
         return str((folder / value).resolve()) if (folder / value).exists() else value
-    local = place == ("store", "url") and "://" not in value
+    local = place == ("store", "url") and not is_url(value)
     return str((folder / value).resolve()) if local or Path in parts else value
 
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from flows import command_line
+from sample_shop import delivery
+
 CATALOG = '{"item_id": "a", "title": "Mug", "description": "Red."}\n{"item_id": "b", "title": "Lamp"}\nnot json\n'
 EVENTS = "user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,a,3\n"
 
@@ -12,10 +15,10 @@ EVENTS = "user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,a,3\n"
 @pytest.fixture
 def shop(day0, tmp_path: Path):
     """Two items, three events, and the small shop's config."""
-    delivery = tmp_path / "deliveries" / "day0"
-    delivery.mkdir(parents=True)
-    (delivery / "catalog.jsonl").write_text(CATALOG)
-    (delivery / "interactions.csv").write_text(EVENTS)
+    day0_folder = tmp_path / "deliveries" / "day0"
+    day0_folder.mkdir(parents=True)
+    (day0_folder / "catalog.jsonl").write_text(CATALOG)
+    (day0_folder / "interactions.csv").write_text(EVENTS)
     shop = type(day0)(tmp_path)
     shop.config_file.write_text(day0.config_file.read_text())
     return shop
@@ -85,6 +88,31 @@ def test_a_config_that_is_wrong(shop, spoil: Callable[[str], str], expected: str
     result = shop.dmesr("run")
     assert result.returncode == 1
     assert expected in said(result) and str(shop.config_file) in result.stdout
+
+
+def test_a_sample_shop_that_was_drawn_halfway_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Path] = []
+
+    def draw(out: Path) -> None:
+        (out / "day0").mkdir(parents=True)
+        drawn.append(out)
+        if len(drawn) == 1:
+            raise KeyboardInterrupt
+        (out / "day0" / "catalog.jsonl").touch()
+
+    monkeypatch.setattr(delivery, "write_deliveries", draw)
+    with pytest.raises(KeyboardInterrupt):
+        command_line._deliver_sample_shop(tmp_path / "deliveries")
+    for _ in range(2):
+        command_line._deliver_sample_shop(tmp_path / "deliveries")
+    assert (tmp_path / "deliveries" / "day0" / "catalog.jsonl").exists() and len(drawn) == 2
+
+
+def test_a_delivery_for_a_run_without_ingest_is_refused(shop) -> None:
+    for chosen in ("--only", "--from"):
+        result = shop.dmesr("run", "--data", str(shop.folder), chosen, "embed")
+        assert result.returncode == 2
+        assert "--data is read by stage ingest" in said(result)
 
 
 def test_only_and_from_exclude_each_other(shop) -> None:

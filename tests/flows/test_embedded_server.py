@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.embedded_server import prepare_environment, start_server
+from flows.embedded_server import ServerError, prepare_environment, start_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,8 +52,15 @@ def test_a_profile_of_the_user_stays(bare: Path) -> None:
 
 
 def test_no_server_is_started_beside_a_chosen_one(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-    assert start_server(bare / "work") is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.getsockname()[1]}/api")
+        assert start_server(bare / "work") is None
+
+
+def test_a_chosen_server_that_is_not_there_is_said(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(ServerError, match=r"PREFECT_API_URL=http://127\.0\.0\.1:9/api.*unset"):
+        start_server(bare / "work")
 
 
 def test_no_server_is_started_beside_that_of_the_active_profile(bare: Path) -> None:

@@ -8,6 +8,16 @@ def test_a_failed_stage_is_named_with_its_reason_and_what_to_start() -> None:
     assert "`dmesr run --config configs/shop.yaml --from describe`" in text
 
 
+def test_what_the_run_was_given_is_given_again() -> None:
+    given = {"config": "shop.yaml", "data": "/tonight's", "settings": ["describe.prompts=[a, b]"]}
+    text = remedy_markdown("ingest", "no such folder", given)
+    assert (
+        "`dmesr run --config shop.yaml --data '/tonight'\"'\"'s' --set 'describe.prompts=[a, b]' --from ingest`" in text
+    )
+    assert "the same `data` and `settings`" in text
+    assert "--data" not in remedy_markdown("embed", "full disk", given)  # the delivery is in the store by then
+
+
 def test_a_run_that_failed_outside_any_stage_says_why() -> None:
     text = remedy_markdown(None, "shop.yaml: trian: no such key", {})
     assert "no such key" in text and "Start it again" in text

@@ -28,7 +28,6 @@ def s3_store(s3_server, request):
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": s3_server,
-        "AWS_ALLOW_HTTP": "true",
     }
     client = boto3.client(
         "s3",

@@ -56,6 +56,13 @@ def test_overrides_are_yaml_values(config_file: Path) -> None:
     assert (config.train.seeds, config.describe.workers, config.embed.normalize) == ((0, 1), 5, False)
 
 
+def test_an_engine_of_another_kind_takes_over_no_setting_of_the_one_before(config_file: Path) -> None:
+    config_file.write_text(MINIMAL.replace("{model: some/hub-id}", "{model: m, engine: {kind: offline, in_flight: 3}}"))
+    endpoint = load_config(config_file, ["describe.engine={kind: endpoint, url: 'http://x:1/v1'}"]).describe.engine
+    assert (endpoint.kind, endpoint.url) == ("endpoint", "http://x:1/v1")
+    assert load_config(config_file, ["describe.engine.kind=offline"]).describe.engine.in_flight == 3
+
+
 def test_the_arguments_that_give_a_config_again(config_file: Path) -> None:
     config = load_config(config_file, ["train.seeds=[0, 1]"])
     assert config.origin == f"--config {config_file} --set 'train.seeds=[0, 1]'"
@@ -82,6 +89,8 @@ def test_a_delivery_takes_the_place_of_the_files_named(config_file: Path, tmp_pa
         ("describe.workers=0", "it is 0. It means: threads that decode"),
         ("describe.engine={kind: offline, in_flght: 3}", "in_flght: no such key. Did you mean in_flight?"),
         ("describe.engine.in_flight=3", "describe.engine.kind: missing; it says which settings these are: offline, "),
+        ("store.url=file:///srv/store", "give a folder, or a URL that begins with one of s3://, "),
+        ("store.url=s3:/bucket/store", "store.url s3:/bucket/store"),
         ("describe.workers", "--set describe.workers: write section.key=value"),
         ("train.seeds=[0", "--set train.seeds=[0: the value is not valid YAML"),
     ],
