@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from click.core import ParameterSource
 
 from flows import overview
 from flows.options import ConfigOption, SetOption
@@ -28,6 +29,8 @@ def prompts(
 ) -> None:
     """Show the prompts, the digest that names each, and how many stored answers each has."""
     if context.invoked_subcommand is not None:
+        if settings or context.get_parameter_source("config") is ParameterSource.COMMANDLINE:
+            raise typer.BadParameter(f"give --config and --set after {context.invoked_subcommand}, whose they are")
         return
     if config is None:
         raise typer.BadParameter("give the pipeline's YAML file", param_hint="--config")

@@ -76,6 +76,12 @@ class DescribeConfig(BaseModel):
             raise ValueError("engine.devices is for one machine; on a cluster give cluster.gpus, and Ray chooses")
         return self
 
+    @model_validator(mode="after")
+    def _server_has_its_own_processor(self) -> "DescribeConfig":
+        if self.processor and isinstance(self.engine, EndpointConfig):
+            raise ValueError("processor is for a model that runs here; a server is started with its own settings")
+        return self
+
 
 def asked_views(config: DescribeConfig) -> tuple[AskedView, ...]:
     """Return each prompt with the digest of the engine that answers it; picture settings bear on picture views only."""

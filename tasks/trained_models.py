@@ -51,8 +51,15 @@ class Training:
         return datetime.fromisoformat(self.started_at)
 
     def can_read(self, keys: DatasetKeys) -> bool:
-        """Whether the present texts are vectors of the encoder, and of the views, that the model was trained on."""
-        return self.encoder == keys.encoder and set(self.views) <= set(keys.views)
+        """Whether the present texts are vectors of the encoder, and of the views, that the model was trained on.
+
+        A model of IDs alone reads none.
+        """
+        model = self.settings.get("model", {})
+        views = self.views if model.get("views") is None else model["views"]
+        if not views and not model.get("use_segments", True):
+            return True
+        return self.encoder == keys.encoder and set(views) <= set(keys.views)
 
 
 @dataclass(frozen=True)

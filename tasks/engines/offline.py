@@ -221,7 +221,8 @@ class OfflineEngine:
         """
         said = answer.token_ids[:-1] if answer.finish_reason == "stop" else answer.token_ids
         tokens = self._tokenizer.convert_ids_to_tokens(list(said), skip_special_tokens=True)
-        return self._tokenizer.convert_tokens_to_string(tokens)
+        # None: an id that a padded vocabulary has and the tokenizer doesn't.
+        return self._tokenizer.convert_tokens_to_string([token for token in tokens if token is not None])
 
 
 def _start(

@@ -115,6 +115,12 @@ def test_a_delivery_for_a_run_without_ingest_is_refused(shop) -> None:
         assert "--data is read by stage ingest" in said(result)
 
 
+def test_options_before_a_subcommand_that_has_its_own_are_refused(shop) -> None:
+    result = shop.dmesr("prompts", "--set", "describe.workers=1", "diff", "caption")
+    assert result.returncode == 2
+    assert "after diff" in said(result)
+
+
 def test_only_and_from_exclude_each_other(shop) -> None:
     result = shop.dmesr("run", "--only", "embed", "--from", "train")
     assert result.returncode == 2

@@ -89,6 +89,10 @@ def test_a_delivery_takes_the_place_of_the_files_named(config_file: Path, tmp_pa
         ("describe.workers=0", "it is 0. It means: threads that decode"),
         ("describe.engine={kind: offline, in_flght: 3}", "in_flght: no such key. Did you mean in_flight?"),
         ("describe.engine.in_flight=3", "describe.engine.kind: missing; it says which settings these are: offline, "),
+        (
+            "describe={engine: {kind: endpoint, url: 'http://x/v1'}, processor: {min_pixels: 3}}",
+            "processor is for a model that runs here",
+        ),
         ("store.url=file:///srv/store", "give a folder, or a URL that begins with one of s3://, "),
         ("store.url=s3:/bucket/store", "store.url s3:/bucket/store"),
         ("describe.workers", "--set describe.workers: write section.key=value"),

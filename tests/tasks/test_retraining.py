@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -97,7 +98,11 @@ def test_texts_of_another_encoder_or_without_a_view_cant_be_read(tmp_path: Path)
     training = trained(tmp_path, "m", keys()).training
     assert training.can_read(keys("g", "t"))
     assert not training.can_read(DatasetKeys("f", "s", "h", 1, 1, 1, "x", "another", ("image", "text")))
-    assert not training.can_read(DatasetKeys("f", "s", "h", 1, 1, 1, "x", "encoder", ("image",)))
+    fewer = DatasetKeys("f", "s", "h", 1, 1, 1, "x", "encoder", ("image",))
+    assert not training.can_read(fewer)
+    assert replace(training, settings={"model": {"views": ["image"]}}).can_read(fewer)
+    of_ids_alone = replace(training, settings={"model": {"views": [], "use_segments": False}})
+    assert of_ids_alone.can_read(DatasetKeys("f", "s", "h", 1, 1, 1, "x", "another", ()))
 
 
 def test_an_order_that_waits_is_not_replaced(tmp_path: Path) -> None:
