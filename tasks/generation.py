@@ -35,6 +35,7 @@ class Generation:
         self._under_way: dict[str, Request] = {}
         self._suspects: deque[Request] = deque()  # were under way when an engine died
         self._deaths: Counter[str] = Counter()
+        self._last_death: EngineDied | None = None
 
     def answers(self, preparation: Preparation[Row, Prepared]) -> Iterator[list[Completion]]:
         """Ask for everything that `preparation` gives; yield completions as they come, often none.
@@ -42,7 +43,7 @@ class Generation:
         The engine stays for a next call. Raises StageError if it needs more starts than allowed.
         """
         while self._under_way or self._suspects or not preparation.exhausted:
-            engine = self._engine = self._engine or self._start_engine()
+            engine = self._engine = self._engine or self._started()
             try:
                 yield self._feed(engine, preparation)
                 # With room, the loop waits for the next request and not for an answer: preparing sets the pace.
@@ -50,6 +51,7 @@ class Generation:
                 yield self._finished(engine, 0.0 if hungry else _WAIT_SECONDS)
             except EngineDied as death:
                 self.close()
+                self._last_death = death
                 yield self._after(death)
 
     def close(self) -> None:
@@ -57,6 +59,17 @@ class Generation:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
+
+    def _started(self) -> Engine:
+        """Start the engine; again after a death, where there is still something to ask, so often as is allowed."""
+        if (death := self._last_death) is not None:
+            if self._restarts_left == 0:
+                raise StageError(
+                    f"the engine died once more than describe.max_restarts allows ({death.kind}: {death}). Answers so "
+                    "far are stored; look at the stage's log for the cause, then run the stage again"
+                )
+            self._restarts_left -= 1
+        return self._start_engine()
 
     def _feed(self, engine: Engine, preparation: Preparation[Row, Prepared]) -> list[Completion]:
         """Submit what there is room for; return rows that failed before they reached the engine."""
@@ -96,12 +109,6 @@ class Generation:
         self._under_way.clear()
         self._deaths.update(request.key for request in lost)
         logger.warning("%s: %s; %d requests to ask again, one at a time", death.kind, death, len(lost))
-        if self._restarts_left == 0:
-            raise StageError(
-                f"the engine died once more than describe.max_restarts allows ({death.kind}: {death}). Answers so far "
-                "are stored; look at the stage's log for the cause, then run the stage again"
-            )
-        self._restarts_left -= 1
         if len(lost) == 1 and self._deaths[lost[0].key] > 1:
             return [Completion(lost[0].key, error_kind=death.kind, error_detail=str(death))]
         self._suspects.extendleft(reversed(lost))
