@@ -108,6 +108,7 @@ def write_checkpoint(
     if average is not None:
         save_file(_copy_tensors(average.state_dict()), partial / "average.safetensors")
     (partial / "state.json").write_text(state.model_dump_json(indent=2))
+    shutil.rmtree(final, ignore_errors=True)  # what a kill left of one: without state.json it is none
     partial.rename(final)
     _drop_old(folder, kept)
 

@@ -54,7 +54,7 @@ class ItemFeatures:
         return int(self.vectors_UE.shape[1])
 
     def save(self, folder: Path) -> None:
-        """Write the folder, an existing one file by file; who has it open keeps the files of before."""
+        """Write the folder, an existing one file by file; what is mapped keeps the bytes of before."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, dtype in _TABLES.items():
             replace_array(folder / f"{name}.npy", np.ascontiguousarray(getattr(self, name), dtype=dtype))
@@ -82,7 +82,10 @@ class ItemFeatures:
                 self.raise_not_finite(start + int(np.flatnonzero(~finite)[0]))
 
     def read_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The table of text vectors a block of rows at a time, with the row that each starts at; few stay in memory."""
+        """The table of text vectors a block of rows at a time, with the row that each starts at; few stay in memory.
+
+        A mapped table is mapped anew, by its file's name.
+        """
         for start in range(0, len(self.vectors_UE), _ROWS_PER_BLOCK):
             yield start, _map_block(self.vectors_UE, start)
 

@@ -51,7 +51,7 @@ class Sequences:
         return self.item_index[self.offsets[user] : self.offsets[user + 1]]
 
     def save(self, folder: Path) -> None:
-        """Write the folder, an existing one file by file; who has it open keeps the files of before."""
+        """Write the folder, an existing one file by file; what is mapped keeps the bytes of before."""
         folder.mkdir(parents=True, exist_ok=True)
         replace_array(folder / "offsets.npy", np.ascontiguousarray(self.offsets, dtype=np.int64))
         replace_array(folder / "item_index.npy", np.ascontiguousarray(self.item_index, dtype=np.int32))

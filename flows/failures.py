@@ -34,6 +34,7 @@ def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) 
     """Return stage, reason and remedies; without a stage the run ended before or between them."""
     if stage is None:
         return f"# The run failed\n\n```text\n{reason}\n```\n\nStart it again: what was committed stays."
+    given = [f"`{name}`" for name in _given_again(stage) if parameters.get(name)]
     return "\n".join(
         [
             f"# Stage {stage} failed",
@@ -45,7 +46,7 @@ def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) 
             f"- the deployment `nightly/nightly`, with `start_from` set to `{stage}`, for it and those after it;",
             f"- the deployment `{stage}/{stage}`, for this stage alone;",
             f"- on a command line: `{_command(stage, parameters)}`.",
-            *(["", "In a deployment give the same `data` and `settings` as here."] if _is_changed(parameters) else []),
+            *(["", f"In a deployment give the same {' and '.join(given)} as here."] if given else []),
         ]
     )
 
@@ -53,15 +54,16 @@ def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) 
 def _command(stage: str, parameters: dict[str, Any]) -> str:
     """The command that goes on from the stage, with what this run was given."""
     words = ["dmesr", "run", "--config", str(parameters.get("config", "CONFIG"))]
-    if parameters.get("data") is not None and stage == "ingest":
+    if "data" in _given_again(stage) and parameters.get("data") is not None:
         words += ["--data", str(parameters["data"])]
     for setting in parameters.get("settings") or ():
         words += ["--set", setting]
     return shlex.join([*words, "--from", stage])
 
 
-def _is_changed(parameters: dict[str, Any]) -> bool:
-    return parameters.get("data") is not None or bool(parameters.get("settings"))
+def _given_again(stage: str) -> tuple[str, ...]:
+    """Parameters that the stage needs again: later ones find the delivery in the store."""
+    return ("data", "settings") if stage == "ingest" else ("settings",)
 
 
 def _what_failed(state: State[Any]) -> tuple[str | None, str]:

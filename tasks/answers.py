@@ -15,10 +15,9 @@ _MOST_REPEATS = 3  # ... may occur so often; more is a loop
 _CUT_OFF = ("length", "max_tokens")  # vLLM's and OpenAI's word, and what some servers pass on
 _SAME_CHAR = re.compile(r"(\S)\1{15,}")
 _WORD = re.compile(r"\w+")
-_UNABLE = (
-    r"(can ?no|can['’])t|(am|['’]m) (unable|not able) to|(don['’]t|do not) have (access|the ability)|(don['’]t|do not)"
-)
+_UNABLE = r"(can ?no|can['’])t|(am|['’]m) (unable|not able) to|(don['’]t|do not) have (access|the ability)"
 _ACT = r"(see|view|help|assist|describe|provide|identify|summari[sz]e|fulfil|comply|process|answer|access)"
+_PICTURE = r"(image|picture|photo)\b"
 _OPENINGS = (
     r"i['’]?m (very )?sorry",
     r"i am sorry",
@@ -26,9 +25,15 @@ _OPENINGS = (
     r"i apologi[sz]e",
     r"as an ai\b",
     rf"(unfortunately,? )?i ?({_UNABLE})\W+(\w+ )?{_ACT}",
-    r"(it (looks|seems) like )?(there (is|was) )?no (image|picture|photo)\b.{0,30}\b(provided|attached|shown|visible)",
-    *("抱歉", "很抱歉", "对不起", "申し訳", "죄송", "lo siento", "es tut mir leid", r"(je suis )?désolée?\b"),
-    *("mi dispiace", "desculpe", "извините"),
+    rf"(unfortunately,? )?i (don['’]t|do not) (see|have) (an?|any|the) {_PICTURE}",
+    rf"(it (looks|seems) like )?(there (is|was) )?no {_PICTURE}( (is|was|has been))? (provided|attached|shown|visible)",
+    *("抱歉", "很抱歉", "对不起", "申し訳", "죄송", "es tut mir leid", r"lo siento,? (pero )?no\b"),
+    *(
+        r"(je suis )?désolée?,? (mais )?je\b",
+        r"mi dispiace,? (ma )?non\b",
+        r"desculpe,? (mas )?(não|eu)\b",
+        r"извините,? (но )?я\b",
+    ),
 )
 _REFUSAL = re.compile(rf"^\W*({'|'.join(_OPENINGS)})", re.IGNORECASE)
 

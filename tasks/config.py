@@ -34,6 +34,9 @@ class ConfigError(Exception):
     """A config that can't be used; the message names the file, the key, and what is allowed there."""
 
 
+_ENGINE = ("describe", "engine")
+
+
 class StoreConfig(BaseModel):
     """Where the tables are."""
 
@@ -136,19 +139,19 @@ def _parse_override(text: str) -> dict[str, Any]:
     return nested
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any], place: tuple[str, ...] = ()) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _is_other_kind(old, value):
-            value = _merged(old, value)
+        old, here = result.get(key), (*place, key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _is_other_engine(here, old, value):
+            value = _merged(old, value, here)
         result[key] = value
     return result
 
 
-def _is_other_kind(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+def _is_other_engine(place: tuple[str, ...], below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
     """An engine of another kind has other settings: none is taken over from the one before."""
-    return "kind" in above and above["kind"] != below.get("kind")
+    return place == _ENGINE and "kind" in above and above["kind"] != below.get("kind")
 
 
 # Paths

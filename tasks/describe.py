@@ -34,6 +34,7 @@ from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, las
 logger = logging.getLogger(__name__)
 
 _FEW = 100  # requests before the share of failures means anything
+_OURS = ("picture_", "prompt_error")
 _SERVER_GONE = re.compile(r"connection|timeout|http_(401|403|429|5\d\d)")
 _REPORT_SECONDS = 1.0
 _WORTH_AN_ENGINE = 256  # requests below which a further engine is not worth its start
@@ -274,14 +275,15 @@ class _Watch:
     def _stop_where_the_server_is_gone(self, completions: list[Completion]) -> None:
         """Late in a run the share of failures says nothing of now; so many in a row by the server's fault do."""
         for completion in completions:
+            if (completion.error_kind or "").startswith(_OURS):
+                continue  # it never reached the server
             is_lost = _SERVER_GONE.fullmatch(completion.error_kind or "") is not None
             self._lost_in_a_row = self._lost_in_a_row + 1 if is_lost else 0
         if self._lost_in_a_row >= _FEW:
-            last = completions[-1]
+            kinds = ", ".join(kind for kind in self._writer.error_kinds if _SERVER_GONE.fullmatch(kind))
             raise StageError(
-                f"the last {self._lost_in_a_row} requests failed one after another ({last.error_kind}: "
-                f"{last.error_detail}); see that the server is up and lets this machine in, then run again with "
-                "describe.retry_failed=true"
+                f"the last {self._lost_in_a_row} requests to the server failed one after another ({kinds}); see that "
+                "the server is up and lets this machine in, then run again with describe.retry_failed=true"
             )
 
 

@@ -45,7 +45,7 @@ class TextLimiter:
         return plain
 
     def shorten(self, text: str, tokens: int) -> str:
-        """Return as many whole words of `text` as fit into `tokens` tokens (cut in the word if there is but one)."""
+        """Return what of `text` fits into `tokens` tokens, ended as `whole_words` has it."""
         if text.isascii() and len(text) < tokens:
             return text  # a token holds a character at least (and some tokenizers put one before the text)
         head = text[: tokens * _CHARS_PER_TOKEN]

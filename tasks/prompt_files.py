@@ -21,6 +21,7 @@ PROMPT_FOLDER = Path(__file__).parent / "prompts"
 ITEM_FIELDS = ("title", "description", "attributes")
 
 View = Literal["image", "text", "joint"]
+_LITERALS = ("const", "enum", "default", "examples")  # of a JSON schema: values, no schemas
 PICTURE_VIEWS: tuple[View, ...] = ("image", "joint")
 
 
@@ -161,15 +162,17 @@ def _check_schema(prompt: Prompt, path: Path) -> None:
     if schema is None:
         return
     import jsonschema
-    import referencing
+    from referencing import Registry, Resource
+    from referencing.exceptions import CannotDetermineSpecification, Unresolvable
     from referencing.jsonschema import DRAFT202012
 
     try:
         jsonschema.validators.validator_for(schema).check_schema(schema)
-        resolver = referencing.Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+        resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+        resolver = Registry().with_resource(resource.id() or "", resource).resolver(resource.id() or "")
         for reference in _references(schema):
             resolver.lookup(reference)
-    except (jsonschema.SchemaError, referencing.exceptions.Unresolvable) as error:
+    except (jsonschema.SchemaError, Unresolvable, CannotDetermineSpecification) as error:
         said = getattr(error, "message", str(error))
         raise StageError(f"prompt file {path}, field answer.json_schema: {said}; write it as JSON Schema") from error
 
@@ -178,7 +181,7 @@ def _references(schema: object) -> Iterator[str]:
     if isinstance(schema, dict):
         if isinstance(reference := schema.get("$ref"), str):
             yield reference
-        schema = list(schema.values())
+        schema = [part for name, part in schema.items() if name not in _LITERALS]
     if isinstance(schema, list):
         for part in schema:
             yield from _references(part)

@@ -65,7 +65,7 @@ def segments_of(
 
 
 def shorten(text: str, max_chars: int) -> str:
-    """Return `text` with single spaces and at most `max_chars` characters, ended at a whole word."""
+    """Return `text` with single spaces and at most `max_chars` characters, ended as `whole_words` has it."""
     joined = " ".join(text.split())
     return joined if len(joined) <= max_chars else joined[: whole_words(joined, max_chars)].rstrip()
 

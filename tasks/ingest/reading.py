@@ -186,9 +186,8 @@ def _header(source: SourceFile, number: int, cells: list[str] | None) -> tuple[s
 def _split_quoted(lines: Iterator[str], delimiter: str) -> Iterator[_Record]:
     """Cells of CSV with quotes; a record of several lines must be as RFC 4180 has it.
 
-    A quote that opens a cell and isn't meant to would make one cell of all lines up to the next quote. So where a
-    quoted cell has line breaks and doesn't end before a delimiter or a line's end, its first line is given up, and
-    reading goes on with the second.
+    A quote that opens a cell and isn't meant to would make one cell of all lines up to the next quote. So where that
+    one doesn't end the cell, the first line is given up, and reading goes on with the second.
     """
     again: list[str] = []  # lines to be read once more, the next one last
     taken: list[str] = []  # lines of the record being read
@@ -198,31 +197,27 @@ def _split_quoted(lines: Iterator[str], delimiter: str) -> Iterator[_Record]:
             taken.append(line)
             yield line
 
-    reader, number = csv.reader(next_lines(), delimiter=delimiter), 1
+    reader, number = csv.reader(next_lines(), delimiter=delimiter, strict=True), 1
     while True:
-        cells: list[str] | None
         try:
             cells = next(reader, None)
             if cells is None:
                 return
-        except csv.Error:  # a cell over the limit
-            if len(taken) == 1:
-                raise
-            cells = None
-        if len(taken) > 1 and (cells is None or not _is_one_record(taken, delimiter)):
-            cells, again = None, [*again, *reversed(taken[1:])]
+        except csv.Error:
+            cells = _split_loosely(taken[0], delimiter) if len(taken) == 1 else None
+            again.extend(reversed(taken[1:]))
             del taken[1:]
-            reader = csv.reader(next_lines(), delimiter=delimiter)
+            reader = csv.reader(next_lines(), delimiter=delimiter, strict=True)
         yield number, cells
         number += len(taken)
         taken.clear()
 
 
-def _is_one_record(lines: list[str], delimiter: str) -> bool:
-    try:
-        return len(list(csv.reader(lines, delimiter=delimiter, strict=True))) == 1
-    except csv.Error:
-        return False
+def _split_loosely(line: str, delimiter: str) -> list[str] | None:
+    """Cells of one line whose quotes are not as they should be, such as `5" pipe`; None where one stays open."""
+    reader = csv.reader([line, ""], delimiter=delimiter)
+    cells = next(reader)
+    return cells if reader.line_num == 1 else None
 
 
 def _split_plainly(lines: Iterator[str], delimiter: str) -> Iterator[_Record]:

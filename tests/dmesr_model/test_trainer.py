@@ -133,7 +133,7 @@ def test_a_folder_where_nothing_was_trained_is_free(toy_features, toy_sequences,
 def test_what_a_kill_left_of_checkpoints_is_none_and_goes(toy_features, toy_sequences, tmp_path):
     config = TrainConfig(max_epochs=2, checkpoint_seconds=0, batch_size=16)
     checkpoints = tmp_path / "checkpoints"
-    for left in ("step-00000099", "partial-00000007"):
+    for left in ("step-00000099", "step-00000003", "partial-00000007"):
         (checkpoints / left).mkdir(parents=True)
         (checkpoints / left / "optimizer.safetensors").write_bytes(b"half")
     assert fit(toy_features(), toy_sequences(), SMALL, config, tmp_path).steps == 8

@@ -63,6 +63,11 @@ def test_an_engine_of_another_kind_takes_over_no_setting_of_the_one_before(confi
     assert load_config(config_file, ["describe.engine.kind=offline"]).describe.engine.in_flight == 3
 
 
+def test_a_loss_of_another_kind_keeps_what_the_kinds_share(config_file: Path) -> None:
+    settings = ["train.train.loss={kind: sampled_softmax, negatives: 512}", "train.train.loss.kind=gbce"]
+    assert load_config(config_file, settings).train.train["loss"] == {"kind": "gbce", "negatives": 512}
+
+
 def test_the_arguments_that_give_a_config_again(config_file: Path) -> None:
     config = load_config(config_file, ["train.seeds=[0, 1]"])
     assert config.origin == f"--config {config_file} --set 'train.seeds=[0, 1]'"

@@ -104,14 +104,11 @@ class Operations:
         return httpx.Client(base_url=self.environment["PREFECT_API_URL"], trust_env=False, timeout=LIMIT_SECONDS)
 
     def prefect(self, *arguments: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "prefect",
-            *arguments,
-        ]  # nothing may ask a question: there is no answer to read
+        # A question would find no answer: nothing may ask one.
+        command = [sys.executable, "-m", "prefect", *arguments]
+        environment = {**self.environment, "PREFECT_CLI_PROMPT": "true"}
         streams = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, timeout=600, **streams)
+        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=600, **streams)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -140,6 +140,17 @@ def test_two_titles_that_begin_with_a_quote_are_not_one_cell(tmp_path):
     assert [row[1]["title"] for row in rows] == ['"Heroes', "x", '"Low', '"y"']
 
 
+def test_a_file_of_cells_cut_off_is_read_in_one_pass(tmp_path):
+    content = b"a,b,c\n" + b'1,"Title","A description cut o\n' * 20_000  # each time from the start: a minute
+    rows = read(tmp_path / "x.csv", content)
+    assert len(rows) == 20_000 and {row.reason for row in rows} == {"unclosed_quote"}
+
+
+def test_an_unclosed_quote_in_the_last_line_and_quotes_within_a_line(tmp_path):
+    assert reasons(read(tmp_path / "x.csv", b'a,b\n1,"x,y\n')) == [(2, "unclosed_quote")]
+    assert read(tmp_path / "x.csv", b'a,b\n5" pipe,"x" y\n')[0] == (2, {"a": '5" pipe', "b": "x y"})
+
+
 def test_a_quoted_cell_at_the_end_of_the_file_may_have_line_breaks(tmp_path):
     assert read(tmp_path / "x.csv", b'a,b\n1,"x\n\ny"') == [(2, {"a": "1", "b": "x\n\ny"})]
     assert read(tmp_path / "x.csv", b'"a\nb",c\n1,2\n') == [(3, {"a\nb": "1", "c": "2"})]
