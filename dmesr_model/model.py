@@ -1,5 +1,6 @@
 """DMESR: item encoder and sequence encoder, scored by an inner product."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dmesr_model.fusion import SequenceFusion
 from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights, draw_open_attention
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.item_encoder import ItemEncoder, ItemTokens
-from dmesr_model.model_config import ModelConfig
+from dmesr_model.model_config import LOWEST_TEMPERATURE, ModelConfig
 from dmesr_model.pretrained import MODEL_CARD, fetch_model, read_settings, read_weights, write_model
 
 
@@ -63,6 +64,15 @@ class DMESR(nn.Module, ModelHubMixin):
     def history_length(self) -> int:
         """Events of a history that count; BERT4Rec keeps one position for its mask."""
         return self.config.max_length - (self.mask_SD is not None)
+
+    @torch.no_grad()
+    def bound_temperature(self) -> None:
+        """After a step of the optimizer: lift InfoNCE's temperature to `LOWEST_TEMPERATURE` (Radford et al. 2021, 2.5).
+
+        A bound inside the loss would take the gradient away from a temperature that has reached it.
+        """
+        if self.log_temperature is not None:
+            self.log_temperature.clamp_(min=math.log(LOWEST_TEMPERATURE))
 
     def encode_items(self, items: ItemBatch) -> ItemTokens:
         return self.items(items)

@@ -14,7 +14,6 @@ from dmesr_model.gathering import gather_rows, share_gradient
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.losses import full_softmax, gbce_beta, generalised_bce, sampled_softmax
 from dmesr_model.model import DMESR
-from dmesr_model.model_config import LOWEST_TEMPERATURE
 
 
 class LossConfig(BaseModel):
@@ -129,7 +128,7 @@ class Objective(nn.Module):
         coarse_AVD = functional.embedding(rows, coarse_NVD.flatten(start_dim=1)).view(-1, *coarse_NVD.shape[1:])
         present_AV = torch.cat([source.present_NK for source in batch.items.coarse], dim=1)[rows]
         text_id_AV = torch.cat([source.text_id_NK for source in batch.items.coarse], dim=1)[rows]
-        temperature = self.model.log_temperature.exp().clamp(min=LOWEST_TEMPERATURE)
+        temperature = self.model.log_temperature.exp()
         if self.processes == 1:
             return alignment_loss(coarse_AVD, present_AV, text_id_AV, temperature)
         loss = alignment_loss(

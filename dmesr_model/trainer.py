@@ -266,6 +266,7 @@ class Trainer:
         self.accelerator.backward(losses.total)
         self.accelerator.clip_grad_norm_(self.objective.parameters(), recipe.clip_norm)
         self.optimizer.step()
+        self.model.bound_temperature()
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.model)

@@ -107,6 +107,14 @@ def test_total_is_next_item_plus_weighted_alignment(model, toy_features, toy_seq
     assert losses.alignment > 0
 
 
+def test_a_temperature_at_its_bound_has_a_gradient_still(model, toy_features, toy_sequences):
+    torch.nn.init.constant_(model.log_temperature, -9)
+    model.bound_temperature()
+    assert float(model.log_temperature.detach().exp()) == pytest.approx(0.01)
+    step_loss(toy_features(), toy_sequences(), model, kind="softmax").total.backward()
+    assert model.log_temperature.grad < 0  # views that are not alike yet ask for a higher one
+
+
 @pytest.mark.parametrize("fusion", ["item", "sequence"])
 def test_training_scores_what_is_served(fusion, toy_features):
     """One user: the loss is that of the served vectors' inner products, prefix by prefix."""

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -151,6 +153,14 @@ def test_a_model_of_nothing_is_refused(toy_features, toy_sequences, tmp_path):
     nothing = ModelConfig(use_segments=False, id_mode="none")
     with pytest.raises(ValueError, match="id_mode"):
         fit(bare, toy_sequences(), nothing, TrainConfig(max_epochs=1), tmp_path)
+
+
+def test_no_step_leaves_the_temperature_below_its_bound(toy_features, toy_sequences, tmp_path):
+    recipe = TrainConfig(max_epochs=1, average_share=0)
+    trainer = Trainer(Accelerator(), toy_features(), toy_sequences(), SMALL, recipe, tmp_path)
+    torch.nn.init.constant_(trainer.model.log_temperature, -9)
+    trainer.run()
+    assert float(trainer.model.log_temperature.detach().exp()) == pytest.approx(0.01, rel=0.01)
 
 
 def test_same_seed_same_weights(toy_features, toy_sequences, tmp_path):
