@@ -203,19 +203,19 @@ def _explain(error: ValidationError, path: Path) -> str:
 
 def _explain_one(detail: ErrorDetails) -> str:
     names = [str(part) for part in detail["loc"]]
-    key = ".".join(names)
+    key = _written(names)
     if detail["type"] == "extra_forbidden":
         return f"  {key}: no such key. {_allowed(names)}"
     if detail["type"] == "missing":
         return f"  {key}: missing. {_meaning(names)}".rstrip()
     if detail["type"] == "union_tag_not_found":
-        kinds = ", ".join(str(model.model_fields["kind"].default) for model in _models_at(names))
+        kinds = ", ".join(str(_tag_of(model)) for model in _models_at(names))
         return f"  {key}.kind: missing; it says which settings these are: {kinds}"
     return f"  {key}: {detail['msg']}; it is {detail['input']!r}. {_meaning(names)}".rstrip()
 
 
 def _allowed(names: list[str]) -> str:
-    allowed = sorted({name for model in _models_at(names[:-1]) for name in model.model_fields})
+    allowed = sorted(_fields_at(names[:-1]))
     close = difflib.get_close_matches(names[-1], allowed, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
     return f"{hint}Allowed here: {', '.join(allowed)}"
@@ -229,13 +229,36 @@ def _meaning(names: list[str]) -> str:
 
 
 def _models_at(names: list[str]) -> list[type[BaseModel]]:
-    """Return the config classes that the keys `names` lead to (several where a field takes one of several)."""
+    """Return the config classes that the keys `names` lead to (several where a field takes one of several).
+
+    A name that is no field is a place in a list or the tag of a union, which says which of its classes is meant.
+    """
     models: list[type[BaseModel]] = [PipelineConfig]
     for name in names:
         fields = [model.model_fields[name].annotation for model in models if name in model.model_fields]
         below = [part for annotation in fields for part in _types_in(annotation)]
-        # Places in a list and tags of a union are no fields: stay where we are.
+        tagged = [model for model in models if _tag_of(model) == name]
         models = (
-            [part for part in below if isinstance(part, type) and issubclass(part, BaseModel)] if fields else models
+            [part for part in below if isinstance(part, type) and issubclass(part, BaseModel)]
+            if fields
+            else tagged or models
         )
     return models
+
+
+def _written(names: list[str]) -> str:
+    """The key as a configuration writes it: without the tags of unions, which pydantic puts among the names."""
+    kept = [
+        name
+        for at, name in enumerate(names)
+        if all(_tag_of(model) != name for model in _models_at(names[:at])) or name in _fields_at(names[:at])
+    ]
+    return ".".join(kept)
+
+
+def _fields_at(names: list[str]) -> set[str]:
+    return {name for model in _models_at(names) for name in model.model_fields}
+
+
+def _tag_of(model: type[BaseModel]) -> Any:
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None
