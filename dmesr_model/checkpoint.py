@@ -5,6 +5,7 @@ weights are averaged, `average.safetensors`. The best weights so far stand besid
 `best-epoch-00003.safetensors`. Random state needs no file: it follows from the seed and the step.
 """
 
+import logging
 import math
 import shutil
 from collections.abc import Sequence
@@ -12,12 +13,15 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dmesr_model.files import replace_text
 from dmesr_model.objective import StepLosses
+
+LOG = logging.getLogger(__name__)
 
 
 class RunState(BaseModel):
@@ -116,16 +120,28 @@ def write_checkpoint(
 def read_newest_checkpoint(
     folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None
 ) -> RunState:
-    """Load the newest complete checkpoint into what is given; a fresh state where there is none."""
-    found = sorted(folder.glob("step-*/state.json"))
-    if not found:
-        return RunState()
-    newest = found[-1].parent
-    module.load_state_dict(load_file(newest / "weights.safetensors"))
-    _restore_optimizer(optimizer, load_file(newest / "optimizer.safetensors"))
-    if average is not None:
-        average.load_state_dict(load_file(newest / "average.safetensors"))
-    return RunState.model_validate_json(found[-1].read_text())
+    """Load the newest checkpoint into what is given; a fresh state where there is none.
+
+    One that a power cut left empty or torn is passed over, and the one before it is taken.
+    """
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            state = RunState.model_validate_json((path / "state.json").read_bytes())
+            weights = load_file(path / "weights.safetensors")
+            moments = load_file(path / "optimizer.safetensors")
+            mean = None if average is None else load_file(path / "average.safetensors")
+        except FileNotFoundError:
+            continue
+        except (ValueError, SafetensorError) as error:
+            LOG.warning("checkpoint %s is damaged, the one before it is taken: %s", path, error)
+            (path / "state.json").unlink(missing_ok=True)  # so that it is none, and its step can be written again
+            continue
+        module.load_state_dict(weights)
+        _restore_optimizer(optimizer, moments)
+        if average is not None and mean is not None:
+            average.load_state_dict(mean)
+        return state
+    return RunState()
 
 
 def best_weights_path(folder: Path, epoch: int) -> Path:

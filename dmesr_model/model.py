@@ -33,7 +33,7 @@ class DMESR(nn.Module, ModelHubMixin):
             raise ValueError("name the coarse views in ModelConfig.views before building the model")
         self.config = config
         self.encoder_width = encoder_width
-        self.item_ids = tuple(item_ids)
+        self.item_ids = tuple(map(str, item_ids))
         self.items = ItemEncoder(config, encoder_width, len(self.item_ids))
         fused_sequences = config.fusion == "sequence" and config.stream_count == 2
         self.sequence_fusion = (

@@ -4,7 +4,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _UNFINISHED = ".unfinished-"
@@ -20,8 +20,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left_over in folder.parent.glob(f"*{_UNFINISHED}*"):
-        if time.time() - left_over.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(left_over, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another writer clears up, too
+            if time.time() - left_over.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left_over, ignore_errors=True)
     unfinished = folder.with_name(f"{folder.name}{_UNFINISHED}{uuid.uuid4().hex[:8]}")
     unfinished.mkdir()
     try:

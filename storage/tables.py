@@ -10,6 +10,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -23,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 # A merge holds what it touches of the table; above this it goes to temporary files (docs/decisions/ingest-scale.md).
 _MERGE_BYTES = 256 * 2**20
+
+# A folder's name goes through URLs and patterns; what comes back as it went in is no trouble, such as blanks.
+_UNFIT_IN_FOLDERS = re.compile(r"[\[\]\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
 _SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
 
@@ -48,6 +53,11 @@ class Store:
             raise StoreError(f"store.url {text}: give a folder, or a URL that begins with one of {', '.join(_SCHEMES)}")
         self.is_local = not text.startswith(_SCHEMES)
         self.url = str(Path(text).absolute()) if self.is_local else text.rstrip("/")
+        if self.is_local and (unfit := _UNFIT_IN_FOLDERS.search(self.url)):
+            raise StoreError(
+                f"store.url {self.url}: holds {unfit[0]!r}, which stands for something else in Delta Lake's paths; "
+                "name another folder"
+            )
         self.storage_options = dict(storage_options or {})
         if not self.is_local and _is_plain_http(self.storage_options):
             self.storage_options.setdefault("AWS_ALLOW_HTTP", "true")  # who names such an endpoint means it
@@ -71,6 +81,13 @@ def _is_plain_http(options: Mapping[str, str]) -> bool:
     named = {name.upper().removeprefix("AWS_"): value for name, value in options.items()}
     endpoint = named.get("ENDPOINT_URL") or named.get("ENDPOINT") or os.environ.get("AWS_ENDPOINT_URL") or ""
     return endpoint.startswith("http://") and "ALLOW_HTTP" not in named and "AWS_ALLOW_HTTP" not in os.environ
+
+
+class _LocalDeltaTable(DeltaTable):
+    """Names its files as the file system does: deltalake gives percent-encoded URLs, which polars takes for paths."""
+
+    def file_uris(self, *args: Any, **kwargs: Any) -> list[str]:
+        return [unquote(uri) for uri in super().file_uris(*args, **kwargs)]
 
 
 class Table:
@@ -213,7 +230,8 @@ class Table:
 
     def _open(self, version: int | None = None) -> DeltaTable | None:
         try:
-            return DeltaTable(self.location, version=version, storage_options=self._options)
+            kind = _LocalDeltaTable if self._is_local else DeltaTable
+            return kind(self.location, version=version, storage_options=self._options)
         except TableNotFoundError:
             return None
         except (OSError, DeltaError) as error:

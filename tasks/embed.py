@@ -38,7 +38,7 @@ from tasks.generation_keys import wanted_generations
 from tasks.item_choice import chosen
 from tasks.segment_keys import wanted_segments
 from tasks.segments import SegmentConfig, segments_of
-from tasks.stage import Outcome, Plan, Progress, ReportProgress, last_rate
+from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
 
 logger = logging.getLogger(__name__)
 
@@ -223,9 +223,19 @@ def encoded(store: Store, config: EmbedConfig, encoder: Encoder, missing: pl.Dat
     """Yield the missing texts (text_digest, source) in batches, each with its vectors, one a row.
 
     Batches hold texts of like length; one chunk of texts is in memory at a time.
+
+    Raises StageError naming the text where a vector isn't finite: once stored, it would stand for the text for good.
     """
     for batch in _batches(store, config, missing):
-        yield batch.drop("text"), encoder.encode(batch["text"].to_list())
+        vectors_ND = encoder.encode(batch["text"].to_list())
+        if not (sound := np.isfinite(vectors_ND).all(axis=1)).all():
+            bad = batch.filter(pl.Series(~sound)).row(0, named=True)
+            raise StageError(
+                f"embed: {config.model} gave NaN or infinity for the text {bad['text'][:80]!r} "
+                f"({TEXT_DIGEST} {bad[TEXT_DIGEST]}); nothing of its batch is kept. "
+                "Try embed.dtype: float32, or another model"
+            )
+        yield batch.drop("text"), vectors_ND
 
 
 def _batches(store: Store, config: EmbedConfig, missing: pl.DataFrame) -> Iterator[pl.DataFrame]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -24,7 +24,7 @@ from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluation.kept import evaluation_folder, keep_evaluation
 from tasks.evaluation.measures import Measured, TestSet, measure, metric_rows
-from tasks.evaluation.scorers import UnreadableModelError, content_scorer, model_scorer, popularity_scorer
+from tasks.evaluation.scorers import Baseline, UnreadableModelError, content_scorer, model_scorer, popularity_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
 from tasks.serving import serving_model
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
@@ -33,11 +33,9 @@ from tasks.trained_models import ModelRef
 
 logger = logging.getLogger(__name__)
 
-Baseline = Literal["popularity", "content"]
-
 _MEASURES = 3  # raise it when the same ranks, slices or metrics come to be computed otherwise
 _BASELINE_SEED = 0
-_TESTED_K = 10
+TESTED_K = 10
 
 
 class EvaluateConfig(BaseModel):
@@ -46,7 +44,7 @@ class EvaluateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (5, 10, 20), description=f"list lengths of HR, NDCG and MRR; {_TESTED_K}, by which models are judged, is added"
+        (5, 10, 20), description=f"list lengths of HR, NDCG and MRR; {TESTED_K}, by which models are judged, is added"
     )
     negatives: int = Field(
         100, ge=0, description="unseen items beside the target in the sampled protocol; 0 leaves the protocol out"
@@ -69,7 +67,7 @@ class EvaluateConfig(BaseModel):
     @field_validator("ks")
     @classmethod
     def _with_the_tested(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted({*ks, _TESTED_K}))
+        return tuple(sorted({*ks, TESTED_K}))
 
 
 @dataclass(frozen=True)

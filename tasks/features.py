@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -104,7 +105,7 @@ class Dataset:
         """Return the digests of what the folders hold, or would hold; remembered for the tables' versions."""
         snapshot = self._snapshot()
         path = self._work_folder / _SNAPSHOTS
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = _remembered(path)
         if known.get("snapshot") != snapshot:
             known = {"snapshot": snapshot, **asdict(self._read_keys())}
             write_whole(path, json.dumps(known, indent=2))
@@ -249,6 +250,14 @@ class Dataset:
             item_index=events["item_index"].to_numpy().astype(np.int32),
             user_ids=tuple(users[USER_ID].to_list()),
         )
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    """What a file of keys holds; nothing where a crash left it empty or torn, as it can be found out anew."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _index_views(texts: pl.DataFrame, items: int, views: tuple[str, ...]) -> np.ndarray:

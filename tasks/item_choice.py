@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from storage.schemas import ITEM_ID
+from tasks.ingest.cleaning import BadValueError, id_text
 from tasks.stage import StageError
 
 _NAMED = 10  # unknown ids named in the error; the rest are counted
@@ -39,8 +40,11 @@ def _read_ids(path: Path) -> dict[str, int]:
         raise StageError(f"{path}: can't be read: {error}; give a text file with an item id on each line") from error
     ids: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        if item_id := line.strip():
-            ids.setdefault(item_id, number)
+        if line.strip():
+            try:
+                ids.setdefault(id_text(line), number)
+            except BadValueError as error:
+                raise StageError(f"{path}: line {number}: {error.detail}") from error
     if not ids:
         raise StageError(f"{path}: holds no item id; give one on each line")
     return ids

@@ -24,7 +24,7 @@ from tasks.evaluate import EvaluateConfig, EvaluateStage
 from tasks.evaluation.kept import experiments_evaluations
 from tasks.features import Dataset
 from tasks.recommend import RecommendConfig, audience_of, publication_key, recommending
-from tasks.retention import drop_folder, drop_old_models, drop_unused_data, old_models, unused_data
+from tasks.retention import drop_folder, drop_old_models, drop_unused_data, folders_in, old_models, unused_data
 from tasks.serving import serving_key
 from tasks.stage import Outcome, Plan, Progress, ReportProgress
 from tasks.train import TrainStageConfig, model_refs
@@ -44,6 +44,7 @@ class MaintainConfig(BaseModel):
     keep_hours: int = Field(
         168,
         ge=0,
+        le=1_000_000,
         description="old versions of the tables, and recommendations that newer ones replaced, stay readable so many "
         "hours: a week to look at what was published; 0 while nothing reads or writes",
     )
@@ -143,7 +144,7 @@ class MaintainStage:
         """Ranks that are not of the present evaluations, and older than `keep_hours`."""
         present = self._evaluations.present_keys()
         oldest = self._oldest_kept().timestamp()
-        folders = [path for path in (self.work_folder / "evaluations").glob("*") if not is_unfinished(path)]
+        folders = [path for path in folders_in(self.work_folder / "evaluations") if not is_unfinished(path)]
         return [path for path in folders if path.name not in present and path.stat().st_mtime < oldest]
 
     def _metrics(self) -> Chore:

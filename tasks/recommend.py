@@ -21,7 +21,7 @@ from dmesr_model.features import ItemFeatures
 from dmesr_model.sequences import Sequences, count_events, select_users
 from storage.approximate_index import IndexConfig
 from storage.digests import digest_of
-from storage.folders import write_whole
+from storage.folders import is_unfinished, write_whole
 from storage.schemas import ITEM_ID, ITEMS, PROMOTIONS, RECOMMENDATIONS, USER_ID, TableSchema
 from storage.tables import Store
 from tasks.audience import Audience, listed_users
@@ -30,7 +30,7 @@ from tasks.embed import EmbedConfig
 from tasks.evaluation.scorers import Scorer, model_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
 from tasks.ingest.cleaning import BadValueError, id_text
-from tasks.retention import drop_folder
+from tasks.retention import drop_folder, folders_in
 from tasks.serving import serving_model
 from tasks.shelf import Shelf, unseen_left
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
@@ -270,7 +270,8 @@ class RecommendStage:
         about |= {"checkpoint": str(what.model.checkpoint), "features": self.dataset.keys.features}
         write_whole(folder / "about.json", json.dumps(about, indent=2))
         write_whole(folder / "popular.json", json.dumps(shelf.popular(self.config.k)[ITEM_ID].to_list()))
-        newest_first = sorted(folder.parent.iterdir(), key=lambda path: -path.stat().st_mtime)
+        whole = [path for path in folders_in(folder.parent) if not is_unfinished(path)]
+        newest_first = sorted(whole, key=lambda path: -path.stat().st_mtime)
         for old in [path for path in newest_first if path != folder][_INDEXES_KEPT - 1 :]:
             drop_folder(old)
         return folder

@@ -41,7 +41,7 @@ def unused_data(work_folder: Path, keys: DatasetKeys) -> Iterator[Path]:
         "sequences": {keys.sequences, keys.histories, *(training.sequences for training in begun)},
     }
     for kind, names in needed.items():
-        for folder in (work_folder / kind).glob("*"):
+        for folder in folders_in(work_folder / kind):
             if folder.name not in names and not is_unfinished(folder):
                 yield folder
 
@@ -54,6 +54,11 @@ def drop_unused_data(work_folder: Path, keys: DatasetKeys) -> int:
     return len(folders)
 
 
+def folders_in(parent: Path) -> list[Path]:
+    """The folders under `parent`, none where it isn't there; a stray file, such as .DS_Store, is none."""
+    return [path for path in parent.glob("*") if path.is_dir()]
+
+
 def drop_folder(folder: Path) -> None:
     """Delete a folder that is gone at once for whoever looks.
 
@@ -61,6 +66,9 @@ def drop_folder(folder: Path) -> None:
     """
     for left_over in folder.parent.glob(f"*{_DROPPED}*"):
         shutil.rmtree(left_over, ignore_errors=True)
+    if folder.is_symlink():  # what was moved elsewhere is not ours to delete
+        folder.unlink()
+        return
     aside = folder.with_name(f"{folder.name}.unfinished-{_DROPPED}{uuid.uuid4().hex[:8]}")
     folder.rename(aside)
     shutil.rmtree(aside)

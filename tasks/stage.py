@@ -150,9 +150,11 @@ def run_stage(stage: Stage, report: ReportProgress) -> Summary:
             with PeakMemory() as peak:
                 outcome = stage.run(plan, run_id, report) if plan.to_do else Outcome({"done": 0})
         except BaseException as error:  # panics of Rust libraries too, which are no Exception
-            _record(
-                stage, run_id, started_at, time.monotonic() - start, {}, reads, {}, f"{type(error).__name__}: {error}"
-            )
+            said = f"{type(error).__name__}: {error}"
+            try:
+                _record(stage, run_id, started_at, time.monotonic() - start, {}, reads, {}, said)
+            except Exception:
+                logger.exception("run %s has no row in the runs table", run_id)  # what ended the run is raised below
             raise
         seconds = time.monotonic() - start
         counts = {"up_to_date": plan.up_to_date, **outcome.counts}
@@ -195,7 +197,7 @@ def _record(
         "counts": json.dumps(dict(counts)),
         "read_versions": json.dumps({name: reference.version for name, reference in reads.items()}),
         "written_versions": json.dumps({name: reference.version for name, reference in writes.items()}),
-        "error": error,
+        "error": error and error.encode("utf-8", "replace").decode(),  # file names may hold bytes that are no UTF-8
     }
     table = stage.store.table(RUNS)
     table.append(pl.DataFrame([row], schema=table.empty().schema))

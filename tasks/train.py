@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -25,6 +25,7 @@ from storage.schemas import TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
+from tasks.evaluation.scorers import Baseline
 from tasks.features import READS, Dataset, DatasetKeys
 from tasks.ingest.filters import FilterConfig
 from tasks.retention import drop_old_models, drop_unused_data
@@ -75,6 +76,8 @@ class TrainStageConfig(BaseModel):
         names = [variant.name for variant in self.variants]
         if len(set(names)) < len(names) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("each variant needs a name of its own, and each seed stands once")
+        if taken := sorted(set(names) & set(get_args(Baseline))):
+            raise ValueError(f"{', '.join(taken)}: name of a baseline in evaluate; give the variant another name")
         if any("seed" in settings for settings in (self.train, *(variant.train for variant in self.variants))):
             raise ValueError("give seeds in train.seeds, not in the settings of a training")
         return self

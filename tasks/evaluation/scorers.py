@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -15,6 +15,8 @@ from tasks.stage import StageError
 
 if TYPE_CHECKING:
     from dmesr_model.model import DMESR
+
+Baseline = Literal["popularity", "content"]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """An experiment's config: which models are trained with which backbones and seeds, on the data of which pipelines."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from dmesr_model.model_config import BackboneName
 from storage.approximate_index import IndexConfig
 from tasks.config import ConfigError
-from tasks.evaluate import Baseline
+from tasks.evaluation.scorers import Baseline
 
 _NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
@@ -75,7 +76,10 @@ class ExperimentConfig(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> "ExperimentConfig":
         names = [model.name for model in self.models]
-        for what, values in (("models' names", names), ("backbones", self.backbones), ("seeds", self.seeds)):
+        lists = {"models' names": names} | {
+            name: getattr(self, name) for name in ("backbones", "seeds", "baselines", "metrics")
+        }
+        for what, values in lists.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{what}: one stands there twice")
         settings = [self.train, *(model.train for model in self.models)]
@@ -90,7 +94,7 @@ class ExperimentConfig(BaseModel):
         """List lengths that the metrics ask for. Raises ValueError naming a metric that isn't one."""
         for metric in self.metrics:
             kind, _, k = metric.partition("@")
-            if kind not in ("hr", "ndcg", "mrr") or not k.isdigit() or int(k) < 1:
+            if kind not in ("hr", "ndcg", "mrr") or not re.fullmatch(r"[1-9][0-9]*", k):
                 raise ValueError(f"metrics: {metric!r} is not hr, ndcg or mrr @ a list length, such as ndcg@10")
         return tuple(sorted({int(metric.partition("@")[2]) for metric in self.metrics}))
 

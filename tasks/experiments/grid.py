@@ -11,7 +11,7 @@ from pathlib import Path
 
 from storage.tables import Store
 from tasks.config import PipelineConfig, load_config
-from tasks.evaluate import EvaluateConfig, EvaluateStage, candidates
+from tasks.evaluate import TESTED_K, EvaluateConfig, EvaluateStage, candidates
 from tasks.evaluation.kept import experiments_folder
 from tasks.evaluation.results import Contender, Results, present_contenders
 from tasks.experiments.cold_items import TRAINER_SPLIT, DatasetWithoutColdItems, EvaluateColdItems
@@ -52,6 +52,8 @@ class Grid:
     def plan(self) -> Plan:
         """Return which models would be trained. Raises StageError where the pipeline has left nothing to train on."""
         stage = self._train_stage()
+        if self.experiment.protocol == "sampled" and self.pipeline.evaluate.negatives == 0:
+            raise StageError(f"{self.title}: protocol sampled needs evaluate.negatives above 0; set it, or use full")
         if stage.dataset.keys.users == 0:
             raise StageError(
                 f"{self.title}: the store {self.store.url} has no user with enough events; run the pipeline first: "
@@ -115,7 +117,8 @@ class Grid:
 
     @cached_property
     def _evaluate(self) -> EvaluateConfig:
-        update = {"ks": self.experiment.ks(), "baselines": self.experiment.baselines, "index": self.experiment.index}
+        ks = tuple(sorted({*self.experiment.ks(), TESTED_K}))  # compare finds evaluations by this one
+        update = {"ks": ks, "baselines": self.experiment.baselines, "index": self.experiment.index}
         return self.pipeline.evaluate.model_copy(update=update)
 
     def _dataset(self) -> Dataset:

@@ -143,6 +143,20 @@ def test_what_a_kill_left_of_checkpoints_is_none_and_goes(toy_features, toy_sequ
     assert not (checkpoints / "step-00000099").exists()
 
 
+@pytest.mark.parametrize("torn", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(torn, toy_features, toy_sequences, tmp_path):
+    config = TrainConfig(max_epochs=2, checkpoint_seconds=0, batch_size=16)
+    undisturbed, damaged = tmp_path / "undisturbed", tmp_path / "damaged"
+    fit(toy_features(), toy_sequences(), SMALL, config, undisturbed)
+    fit(toy_features(), toy_sequences(), SMALL, config, damaged)
+    (damaged / "summary.json").unlink()
+    (damaged / "checkpoints" / "step-00000008" / torn).write_bytes(b"")
+    fit(toy_features(), toy_sequences(), SMALL, config, damaged)
+    for file in ("model/model.safetensors", "checkpoints/step-00000008/weights.safetensors"):
+        again, once = load_file(damaged / file), load_file(undisturbed / file)
+        assert all(torch.equal(again[name], once[name]) for name in once)
+
+
 def test_sequences_of_another_catalog_are_refused(toy_features, toy_sequences, tmp_path):
     with pytest.raises(ValueError, match="name item_index 30, but the features hold 24 items"):
         fit(toy_features(), toy_sequences(items=30), SMALL, TrainConfig(max_epochs=1), tmp_path)

@@ -149,6 +149,22 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, change, message, write):
     assert table.count() == 0
 
 
+@pytest.mark.parametrize("name", ["my shöp #1", "100% {new}?", 'say "商店"'])
+def test_folders_with_unusual_names_are_read_as_they_are_written(tmp_path, name):
+    table = Store(tmp_path / name / "store").table(RUNS)
+    table.append(runs_of("a", "b"))
+    table.append(runs_of("c"))
+    table.compact()
+    assert sorted(table.read("run_id")["run_id"]) == ["a", "b", "c"]
+    assert table.scan(version=1).filter(run_id="b").collect().height == 1
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a\\b", "a%20b", "a\nb"])
+def test_folders_whose_names_mean_something_else_are_refused(tmp_path, name):
+    with pytest.raises(StoreError, match="name another folder"):
+        Store(tmp_path / name)
+
+
 def test_a_damaged_log_is_a_store_error(tmp_path):
     table = Store(tmp_path).table(RUNS)
     table.append(runs_of("a"))

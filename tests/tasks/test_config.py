@@ -95,7 +95,7 @@ def test_a_delivery_takes_the_place_of_the_files_named(config_file: Path, tmp_pa
         ("describe.engine={kind: offline, in_flght: 3}", "in_flght: no such key. Did you mean in_flight?"),
         (
             "describe.engine={kind: endpoint, url: 'http://x', dtype: half}",
-            "describe.engine.dtype: no such key. Allowed here: api_key_variable, concurrency, first_wait_seconds, kind, ",
+            "describe.engine.dtype: no such key. Allowed here: api_key_variable, concurrency, first_wait_seconds, kind",
         ),
         ("describe.engine.in_flight=3", "describe.engine.kind: missing; it says which settings these are: offline, "),
         (

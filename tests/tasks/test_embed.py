@@ -17,7 +17,7 @@ from storage.vectors import vectors_from_frame
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig, EmbedStage
 from tasks.semantics import current_segments, encoder_digest
-from tasks.stage import Summary, run_stage
+from tasks.stage import StageError, Summary, run_stage
 
 DESCRIBE = DescribeConfig(model="made/model")
 
@@ -89,6 +89,19 @@ def test_usable_answers_are_embedded_and_others_are_not(hand_made_shop, tmp_path
     summary = run_stage(stage, lambda progress: None)
     assert sorted(encoder.texts) == ["A blue mug", "Mug"]
     assert (summary.counts["image"], summary.counts["segment"]) == (1, 1)
+
+
+def test_a_vector_that_is_not_finite_is_never_stored(store: Store, tmp_path: Path) -> None:
+    class Overflowing(LengthEncoder):
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            return np.where(np.array([text == "Blue." for text in texts])[:, None], np.nan, super().encode(texts))
+
+    put(store, "a", "Mug", "Blue. Round.")
+    stage = EmbedStage(EmbedConfig(batch=1), DESCRIBE, store, tmp_path / "work", load=lambda _: Overflowing())
+    with pytest.raises(StageError, match=r"NaN or infinity for the text 'Blue\.'.*embed.dtype: float32"):
+        run_stage(stage, lambda progress: None)
+    assert digest_of_text("Blue.") not in store.table(EMBEDDINGS).read()["text_digest"].to_list()
+    assert embed(store, tmp_path)[1].texts.count("Blue.") == 1
 
 
 def test_another_encoder_embeds_again_beside_the_first(store: Store, tmp_path: Path) -> None:

@@ -23,6 +23,13 @@ def test_the_items_named_are_chosen_and_all_without_a_file(tmp_path: Path) -> No
     assert chosen(ITEMS, None).collect().height == 3
 
 
+def test_ids_are_read_as_ingest_reads_them(tmp_path: Path) -> None:
+    items = pl.LazyFrame({"item_id": ["12", "013"]})
+    assert chosen(items, written(tmp_path, "12.0\n013\n")).collect().height == 2
+    with pytest.raises(StageError, match=r"line 2: the id 'a.*control character"):
+        chosen(items, written(tmp_path, "12\na\x00b\n"))
+
+
 def test_unknown_ids_are_named_with_their_lines(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"ids\.txt: 2 of 3 ids .*line 2: x; line 4: B\)"):
         chosen(ITEMS, written(tmp_path, "a\nx\n\nB\n"))

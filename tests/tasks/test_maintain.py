@@ -116,6 +116,13 @@ def test_an_empty_store_has_no_chores(hand_made_shop, small_models) -> None:
     assert maintain(hand_made_shop, small_models).plan().to_do == 0
 
 
+def test_what_is_linked_is_left_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    drop_folder(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+
+
 def test_a_folder_goes_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "models" / "key"
     folder.mkdir(parents=True)

@@ -125,6 +125,8 @@ def test_crashed_training_is_an_error_of_the_stage(lively_shop) -> None:
 def test_names_and_seeds_must_differ() -> None:
     with pytest.raises(ValueError, match="name of its own"):
         TrainStageConfig(variants=(Variant(name="a"), Variant(name="a")))
+    with pytest.raises(ValueError, match="content: name of a baseline"):
+        TrainStageConfig(variants=(Variant(name="a"), Variant(name="content")))
     with pytest.raises(ValueError, match=r"give seeds in train\.seeds"):
         TrainStageConfig(train={"seed": 3})
 

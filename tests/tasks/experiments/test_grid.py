@@ -205,7 +205,9 @@ def test_an_approximate_index_is_said_with_its_recall(folder: Path, jobs) -> Non
     ("changes", "said"),
     [
         ({"metrics": ["auc"]}, "'auc' is not hr, ndcg or mrr"),
+        ({"metrics": ["hr@05"]}, "'hr@05' is not hr, ndcg or mrr"),
         ({"seeds": [0, 0]}, "seeds: one stands there twice"),
+        ({"metrics": ["hr@5", "hr@5"]}, "metrics: one stands there twice"),
         ({"train": {"seed": 3}}, "give seeds in seeds"),
         ({"models": [{"name": "a", "model": {"backbone": "sasrec"}}]}, "give backbones in backbones"),
         ({"seed": 1}, "seed: Extra inputs are not permitted"),
@@ -214,6 +216,12 @@ def test_an_approximate_index_is_said_with_its_recall(folder: Path, jobs) -> Non
 def test_a_wrong_experiment_is_said(folder: Path, changes: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_experiment(write(folder, **changes))
+
+
+def test_sampled_ranking_without_negatives_is_said_before_anything_is_trained(folder: Path) -> None:
+    data = [{"config": "shop.yaml", "settings": ["evaluate.negatives=0"]}]
+    with pytest.raises(StageError, match=r"needs evaluate\.negatives above 0"):
+        grid_of(write(folder, data=data, protocol="sampled")).plan()
 
 
 def test_no_data_is_said_with_the_remedy(folder: Path, lively_shop, tmp_path: Path) -> None:
