@@ -237,23 +237,20 @@ def _models_at(names: list[str]) -> list[type[BaseModel]]:
     for name in names:
         fields = [model.model_fields[name].annotation for model in models if name in model.model_fields]
         below = [part for annotation in fields for part in _types_in(annotation)]
-        tagged = [model for model in models if _tag_of(model) == name]
-        models = (
-            [part for part in below if isinstance(part, type) and issubclass(part, BaseModel)]
-            if fields
-            else tagged or models
-        )
+        if fields:
+            models = [part for part in below if isinstance(part, type) and issubclass(part, BaseModel)]
+        else:
+            models = [model for model in models if _tag_of(model) == name] or models
     return models
 
 
 def _written(names: list[str]) -> str:
     """The key as a configuration writes it: without the tags of unions, which pydantic puts among the names."""
-    kept = [
-        name
-        for at, name in enumerate(names)
-        if all(_tag_of(model) != name for model in _models_at(names[:at])) or name in _fields_at(names[:at])
-    ]
-    return ".".join(kept)
+    return ".".join(name for at, name in enumerate(names) if not _is_tag(name, names[:at]))
+
+
+def _is_tag(name: str, above: list[str]) -> bool:
+    return name not in _fields_at(above) and any(_tag_of(model) == name for model in _models_at(above))
 
 
 def _fields_at(names: list[str]) -> set[str]:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _MEASURES = 3  # raise it when the same ranks, slices or metrics come to be computed otherwise
 _BASELINE_SEED = 0
-TESTED_K = 10
+_TESTED_K = 10
 
 
 class EvaluateConfig(BaseModel):
@@ -44,7 +44,7 @@ class EvaluateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (5, 10, 20), description=f"list lengths of HR, NDCG and MRR; {TESTED_K}, by which models are judged, is added"
+        (5, 10, 20), description=f"list lengths of HR, NDCG and MRR; {_TESTED_K}, by which models are judged, is added"
     )
     negatives: int = Field(
         100, ge=0, description="unseen items beside the target in the sampled protocol; 0 leaves the protocol out"
@@ -67,7 +67,7 @@ class EvaluateConfig(BaseModel):
     @field_validator("ks")
     @classmethod
     def _with_the_tested(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted({*ks, TESTED_K}))
+        return tuple(sorted({*ks, _TESTED_K}))
 
 
 @dataclass(frozen=True)

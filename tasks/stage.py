@@ -136,7 +136,7 @@ class Stage(Protocol):
 
 
 def run_stage(stage: Stage, report: ReportProgress) -> Summary:
-    """Plan a stage, run it, and leave a row in the `runs` table, also where it fails.
+    """Plan a stage, run it, and leave a row in the `runs` table, also where it fails, if the store can be written.
 
     One run of a stage at a time works on a work folder: a second one stops at once with a StageError.
     """
@@ -154,7 +154,8 @@ def run_stage(stage: Stage, report: ReportProgress) -> Summary:
             try:
                 _record(stage, run_id, started_at, time.monotonic() - start, {}, reads, {}, said)
             except Exception:
-                logger.exception("run %s has no row in the runs table", run_id)  # what ended the run is raised below
+                # Whatever it is, the store at fault or a setting: what ended the run is what people are to read.
+                logger.exception("run %s has no row in the runs table", run_id)
             raise
         seconds = time.monotonic() - start
         counts = {"up_to_date": plan.up_to_date, **outcome.counts}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from storage.tables import Store
 from tasks.config import PipelineConfig, load_config
-from tasks.evaluate import TESTED_K, EvaluateConfig, EvaluateStage, candidates
+from tasks.evaluate import EvaluateConfig, EvaluateStage, candidates
 from tasks.evaluation.kept import experiments_folder
 from tasks.evaluation.results import Contender, Results, present_contenders
 from tasks.experiments.cold_items import TRAINER_SPLIT, DatasetWithoutColdItems, EvaluateColdItems
@@ -117,9 +117,8 @@ class Grid:
 
     @cached_property
     def _evaluate(self) -> EvaluateConfig:
-        ks = tuple(sorted({*self.experiment.ks(), TESTED_K}))  # compare finds evaluations by this one
-        update = {"ks": ks, "baselines": self.experiment.baselines, "index": self.experiment.index}
-        return self.pipeline.evaluate.model_copy(update=update)
+        update = {"ks": self.experiment.ks(), "baselines": self.experiment.baselines, "index": self.experiment.index}
+        return EvaluateConfig.model_validate({**dict(self.pipeline.evaluate), **update})
 
     def _dataset(self) -> Dataset:
         parts = (self.store, self.pipeline.describe, self.pipeline.embed, self.pipeline.train.filters, self.folder)

@@ -198,6 +198,7 @@ def test_an_approximate_index_is_said_with_its_recall(folder: Path, jobs) -> Non
     grid.run(lambda progress: None)
     # 30 items are too few to approximate: the recall is 1.
     notes = experiment_table(wanted, [grid]).notes
+    assert grid._evaluate.ks == (5, 10)  # compare finds evaluations by the latter
     assert notes[-1] == "Searched approximately (ivf); recall@5 against exact: 1.0000 or more."
 
 
