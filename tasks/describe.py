@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _FEW = 100  # requests before the share of failures means anything
 _OURS = ("picture_", "prompt_error")
 _SERVER_GONE = re.compile(r"connection|timeout|http_(401|403|429|5\d\d)")
+_NOT_THERE = re.compile(r"connection|http_(401|403|502|503|504)")  # whatever was asked, where one item can cause the rest
 _REPORT_SECONDS = 1.0
 _WORTH_AN_ENGINE = 256  # requests below which a further engine is not worth its start
 
@@ -216,6 +217,7 @@ class DescribeStage:
                 self._run_on_cluster(config.cluster, plan, views, writer, watch)
         finally:
             writer.commit()
+        watch.stop_where_nothing_came_back()
         return Outcome({"done": writer.done, **writer.statuses}, dict(writer.error_kinds))
 
     def _run_here(self, plan: Plan, views: Mapping[str, AskedView], writer: AnswerWriter, watch: "_Watch") -> None:
@@ -272,6 +274,14 @@ class _Watch:
                 "describe.retry_failed=true"
             )
 
+    def stop_where_nothing_came_back(self) -> None:
+        """At the end of a run too small for the limits above: the server took no request at all."""
+        kinds = self._writer.error_kinds
+        if self._writer.done and self._lost_in_a_row == self._writer.done and all(map(_NOT_THERE.fullmatch, kinds)):
+            self._say_the_server_is_gone(f"all {self._lost_in_a_row} requests to the server failed")
+        if failed := self._writer.statuses[FAILED]:
+            logger.warning("%d of %d requests failed: %s", failed, self._writer.done, dict(kinds))
+
     def _stop_where_the_server_is_gone(self, completions: list[Completion]) -> None:
         """Late in a run the share of failures says nothing of now; so many in a row by the server's fault do."""
         for completion in completions:
@@ -280,11 +290,14 @@ class _Watch:
             is_lost = _SERVER_GONE.fullmatch(completion.error_kind or "") is not None
             self._lost_in_a_row = self._lost_in_a_row + 1 if is_lost else 0
         if self._lost_in_a_row >= _FEW:
-            kinds = ", ".join(kind for kind in self._writer.error_kinds if _SERVER_GONE.fullmatch(kind))
-            raise StageError(
-                f"the last {self._lost_in_a_row} requests to the server failed one after another ({kinds}); see that "
-                "the server is up and lets this machine in, then run again with describe.retry_failed=true"
-            )
+            self._say_the_server_is_gone(f"the last {self._lost_in_a_row} requests to the server failed one after another")
+
+    def _say_the_server_is_gone(self, what: str) -> NoReturn:
+        kinds = ", ".join(kind for kind in self._writer.error_kinds if _SERVER_GONE.fullmatch(kind))
+        raise StageError(
+            f"{what} ({kinds}); see that the server is up and lets this machine in, then run again with "
+            "describe.retry_failed=true"
+        )
 
 
 def _compared(wanted: pl.DataFrame, stored: pl.LazyFrame) -> pl.DataFrame:

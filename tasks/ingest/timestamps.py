@@ -21,9 +21,13 @@ _LARGEST_ORDER = 2**62
 
 
 def decide_unit(values: Iterable[object]) -> TimestampUnit:
-    """Return the unit of a file's first timestamps, by the median of its numbers; `iso` if there is no number."""
-    numbers = [number for value in values if (number := _number(value)) is not None]
-    if not numbers:
+    """Return the unit of a file's first timestamps, by the median of its numbers; `iso` where most are dates.
+
+    What is no number in a log of numbers is refused row by row later, and so is a number among dates.
+    """
+    given = [value for value in values if value is not None and str(value).strip()]
+    numbers = [number for value in given if (number := _number(value)) is not None]
+    if len(numbers) <= sum(map(_is_date, given)):
         return "iso"
     middle = abs(statistics.median_low(numbers))
     return next((unit for bound, unit in _MAGNITUDES if middle < bound), "ns")
@@ -54,6 +58,14 @@ def _plausible(milliseconds: int, value: object, unit: str) -> int:
         detail = f"{value!r} in {unit} is no time from 1980 to 2199; check the row, or set ingest.timestamp_unit"
         raise BadValueError("implausible_timestamp", detail)
     return milliseconds
+
+
+def _is_date(value: object) -> bool:
+    try:
+        _from_text(value)
+    except BadValueError:
+        return False
+    return _number(value) is None
 
 
 def _number(value: object) -> int | float | None:

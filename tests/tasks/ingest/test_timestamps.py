@@ -24,6 +24,13 @@ def test_one_odd_number_does_not_decide():
     assert decide_unit([0, SECONDS, SECONDS, MILLISECONDS]) == "s"
 
 
+def test_stray_numbers_among_dates_are_refused_and_make_no_order():
+    unit = decide_unit(["1997-12-04T15:55:49Z", "0", "", "1997-12-05", "0", date(1997, 12, 6)])
+    assert unit == "iso"
+    with pytest.raises(BadValueError, match="'0' is a number, not ISO 8601"):
+        timestamp_of("0", unit)
+
+
 @pytest.mark.parametrize(
     "text",
     [
