@@ -18,9 +18,9 @@ from flows.progress import ProgressReporter
 from storage.digests import digest_of
 from storage.schemas import RUNS
 from tasks.config import PipelineConfig
-from tasks.isolated import StageCrash, run_isolated
+from tasks.isolated import run_isolated
 from tasks.pipeline import stage_named
-from tasks.stage import Plan, Stage, Summary, run_stage
+from tasks.stage import Plan, Stage, StageCrash, Summary, run_stage
 from tasks.train import TrainStage
 
 HOLD_GPU = ("describe", "embed", "train")

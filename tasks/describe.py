@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _FEW = 100  # requests before the share of failures means anything
 _OURS = ("picture_", "prompt_error")
 _SERVER_GONE = re.compile(r"connection|timeout|http_(401|403|429|5\d\d)")
-_NOT_THERE = re.compile(r"connection|http_(401|403|502|503|504)")  # whatever was asked, where one item can cause the rest
+_NOT_THERE = re.compile(r"connection|http_(401|403|502|503|504)")  # whatever is asked; one item can cause the rest
 _REPORT_SECONDS = 1.0
 _WORTH_AN_ENGINE = 256  # requests below which a further engine is not worth its start
 
@@ -290,7 +290,9 @@ class _Watch:
             is_lost = _SERVER_GONE.fullmatch(completion.error_kind or "") is not None
             self._lost_in_a_row = self._lost_in_a_row + 1 if is_lost else 0
         if self._lost_in_a_row >= _FEW:
-            self._say_the_server_is_gone(f"the last {self._lost_in_a_row} requests to the server failed one after another")
+            self._say_the_server_is_gone(
+                f"the last {self._lost_in_a_row} requests to the server failed one after another"
+            )
 
     def _say_the_server_is_gone(self, what: str) -> NoReturn:
         kinds = ", ".join(kind for kind in self._writer.error_kinds if _SERVER_GONE.fullmatch(kind))

@@ -23,17 +23,14 @@ from typing import IO, Any
 from storage.tables import StoreError
 from tasks.config import PipelineConfig
 from tasks.pipeline import stage_named
-from tasks.stage import Progress, ReportProgress, StageError, Summary, run_stage
+from tasks.stage import Progress, ReportProgress, StageCrash, StageError, Summary, run_stage
 
 logger = logging.getLogger(__name__)
 
 EXIT_STAGE_ERROR = 3  # the stage said what is wrong; other exit statuses are crashes
+EXIT_STAGE_CRASH = 4  # a process that the stage started has crashed, and the stage says so
 _TAIL_BYTES = 4000
 _OWN_LOGGERS = ("tasks", "storage", "dmesr_model", "sample_shop", "flows")
-
-
-class StageCrash(StageError):
-    """A stage's process that ended without saying why: killed, out of memory, or an unexpected exception."""
 
 
 def run_isolated(config: PipelineConfig, stage_name: str, report: ReportProgress) -> Summary:
@@ -53,6 +50,8 @@ def run_isolated(config: PipelineConfig, stage_name: str, report: ReportProgress
         return Summary.from_json(outcome["summary"])
     if status == EXIT_STAGE_ERROR and "error" in outcome:
         raise StageError(outcome["error"])
+    if status == EXIT_STAGE_CRASH and "error" in outcome:
+        raise StageCrash(outcome["error"])
     raise StageCrash(_crash_message(config, stage_name, status, outcome.get("error"), log_path))
 
 
@@ -186,7 +185,7 @@ def main(job_path: Path) -> int:
         summary = run_stage(stage, lambda progress: send("progress", **asdict(progress)))
     except (StageError, StoreError) as error:
         send("error", text=str(error))
-        return EXIT_STAGE_ERROR
+        return EXIT_STAGE_CRASH if isinstance(error, StageCrash) else EXIT_STAGE_ERROR
     except Exception as error:
         send("error", text=f"{type(error).__name__}: {error}")
         raise

@@ -34,6 +34,10 @@ class StageError(Exception):
     """A stage that can't go on; the message names the file, row and field meant, where there is one, and the remedy."""
 
 
+class StageCrash(StageError):
+    """A stage's process, or one that it started, ended without saying why: a kill, such as for want of memory."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run is: rows (or steps) done of all, the unit's name, and the rate so far in units a second."""

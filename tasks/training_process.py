@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from ctypes.util import find_library
 from typing import IO
 
-from tasks.stage import Progress, ReportProgress, StageError
+from tasks.stage import Progress, ReportProgress, StageCrash, StageError
 from tasks.trained_models import ModelRef, progress_records
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ _TAIL_LINES = 12
 def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress) -> None:
     """Run the training that `job.json` in the model's folder describes, from its last checkpoint if it has one.
 
-    Raises StageError with the exit status and the last lines of `log.txt` where it ends in any way but well.
+    Raises StageError with the exit status and the last lines of `log.txt` where it ends in any way but well; StageCrash
+    where a signal ended it, so that it is tried again.
     """
     with (model.folder / "log.txt").open("ab") as log, _started(model, log, threads) as process:
         epochs = 0
@@ -33,7 +34,8 @@ def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress)
             epochs = _tell(model, epochs, report)
         _tell(model, epochs, report)
     if process.returncode != 0:
-        raise StageError(_crash_message(model, process.returncode))
+        kind = StageCrash if process.returncode < 0 else StageError
+        raise kind(_crash_message(model, process.returncode))
 
 
 @contextmanager
@@ -86,6 +88,8 @@ def _tell(model: ModelRef, epochs: int, report: ReportProgress) -> int:
 def _crash_message(model: ModelRef, status: int) -> str:
     log = model.folder / "log.txt"
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+    if status == -signal.SIGKILL:
+        how += " (out of memory? see the system's log)"
     tail = "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
     return (
         f"the training of {model.variant}, seed {model.seed}, {how}; last lines of {log}:\n{tail}\n"

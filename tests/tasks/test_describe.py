@@ -255,7 +255,9 @@ def test_a_run_whose_server_goes_away_late_stops_and_what_was_answered_stays(sto
 def test_a_small_run_none_of_whose_requests_the_server_takes_is_no_success(store, model, prompts, tmp_path) -> None:
     put(store, "lost 1", "lost 2")
     config = config_for(model, prompts[1:])
-    with pytest.raises(StageError, match=r"all 2 requests to the server failed \(http_503\); see that the server is up"):
+    with pytest.raises(
+        StageError, match=r"all 2 requests to the server failed \(http_503\); see that the server is up"
+    ):
         describe(store, config, tmp_path)
     put(store, "3")  # one answer: the server is there, and what failed is the items' own affair
     assert describe(store, config, tmp_path).counts["failed"] == 2

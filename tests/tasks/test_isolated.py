@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from tasks.config import PipelineConfig, load_config
-from tasks.isolated import StageCrash, resume_command, run_isolated
-from tasks.stage import Progress, StageError
+from tasks.isolated import resume_command, run_isolated
+from tasks.stage import Progress, StageCrash, StageError
 
 CONFIG = """
 name: trial
@@ -66,7 +66,8 @@ def break_plan(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None
     """Let children's ingest plan do `body` instead: through the start-up file that Python reads."""
     folder.mkdir(parents=True)
     (folder / "sitecustomize.py").write_text(
-        f"import time\nimport tasks.ingest.stage as stage\ndef plan(self): {body}\nstage.IngestStage.plan = plan\n"
+        "import time\nimport tasks.ingest.stage as stage\nfrom tasks.stage import StageCrash\n"
+        f"def plan(self): {body}\nstage.IngestStage.plan = plan\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
@@ -109,6 +110,12 @@ run_isolated(load_config(Path({str(tmp_path / "trial.yaml")!r})), "ingest", lamb
     parent.kill()
     parent.wait()
     assert child.wait(timeout=20) is None or not child.is_running()
+
+
+def test_a_crash_that_the_stage_tells_of_stays_one(config: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_plan(config.work_folder / "broken", "raise StageCrash('a training was killed')", monkeypatch)
+    with pytest.raises(StageCrash, match=r"^a training was killed$"):
+        run_isolated(config, "ingest", unreported)
 
 
 def test_an_unexpected_exception_is_a_crash_with_its_type_and_its_log(

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from dmesr_model.model import DMESR
 from tasks.retraining import RetrainConfig
 from tasks.serving import record_decision
-from tasks.stage import Progress, StageError, run_stage
+from tasks.stage import Progress, StageCrash, StageError, run_stage
 from tasks.train import TrainStage, TrainStageConfig, Variant, model_refs
 from tasks.trained_models import finished_models
 
@@ -103,6 +104,20 @@ def _wait_until(holds) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_training_that_is_killed_is_a_crash_which_is_tried_again(lively_shop) -> None:
+    settings = config(train={"max_epochs": 400, "patience": 400, "batch_size": 8})
+
+    def kill() -> None:
+        _wait_until(lambda: trainers(lively_shop.work_folder))
+        trainers(lively_shop.work_folder)[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(StageCrash, match=r"seed 0, was ended by SIGKILL \(out of memory\?"):
+        run_stage(stage(lively_shop, settings), lambda progress: None)
+    killer.join()
 
 
 def test_unknown_setting_is_refused_before_training(lively_shop) -> None:
