@@ -2,13 +2,14 @@
 
 import logging
 import shlex
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from prefect import Flow, get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import FlowRun, State
 
-from flows.night import StageFailure
+from flows.night import StageFailure, StageName, for_users, limited
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 def say_remedy(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Publish the artifact `failure`, so that its history shows, and log its first line. A hook of every flow."""
     stage, reason = _what_failed(state)
-    text = remedy_markdown(stage, reason, flow_run.parameters)
+    text = remedy_markdown(stage, reason, flow_run.parameters, alone=flow.name == stage)
     logger.error("stage %s failed; what to do stands in the artifact `failure`", stage or "unknown")
     with get_client(sync_client=True) as client:
         client.create_artifact(
@@ -30,11 +31,15 @@ def say_remedy(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
         )
 
 
-def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) -> str:
-    """Return stage, reason and remedies; without a stage the run ended before or between them."""
+def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any], alone: bool = False) -> str:
+    """Return stage, reason and remedies; without a stage the run ended before or between them.
+
+    A stage that was run `alone` is to be run alone again: those after it may let a model serve that was a trial.
+    """
     if stage is None:
         return f"# The run failed\n\n```text\n{reason}\n```\n\nStart it again: what was committed stays."
-    given = [f"`{name}`" for name in _given_again(stage) if parameters.get(name)]
+    given = [f"`{name}`" for name in _given_again(stage, alone) if parameters.get(name)]
+    nightly = f"- the deployment `nightly/nightly`, with `start_from` set to `{stage}`, for it and those after it;"
     return "\n".join(
         [
             f"# Stage {stage} failed",
@@ -43,27 +48,35 @@ def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any]) 
             "",
             "What was committed stays. When the cause is mended, go on with one of",
             "",
-            f"- the deployment `nightly/nightly`, with `start_from` set to `{stage}`, for it and those after it;",
+            *([] if alone else [nightly]),
             f"- the deployment `{stage}/{stage}`, for this stage alone;",
-            f"- on a command line: `{_command(stage, parameters)}`.",
+            f"- on a command line: `{_command(stage, parameters, alone)}`.",
             *(["", f"In a deployment give the same {' and '.join(given)} as here."] if given else []),
         ]
     )
 
 
-def _command(stage: str, parameters: dict[str, Any]) -> str:
-    """The command that goes on from the stage, with what this run was given."""
+def _command(stage: str, parameters: dict[str, Any], alone: bool) -> str:
+    """The command that goes on from the stage, or does it alone, with what this run was given."""
     words = ["dmesr", "run", "--config", str(parameters.get("config", "CONFIG"))]
-    if "data" in _given_again(stage) and parameters.get("data") is not None:
+    if "data" in _given_again(stage, alone) and parameters.get("data") is not None:
         words += ["--data", str(parameters["data"])]
-    for setting in parameters.get("settings") or ():
+    settings = parameters.get("settings")
+    if alone:
+        items, users = (Path(given) if (given := parameters.get(name)) else None for name in ("items", "users"))
+        settings = for_users(
+            limited(settings, cast(StageName, stage), items, bool(parameters.get("retry_failed"))), users
+        )
+    for setting in settings or ():
         words += ["--set", setting]
-    return shlex.join([*words, "--from", stage])
+    words += ["--force"] if alone and parameters.get("force") else []
+    return shlex.join([*words, "--only" if alone else "--from", stage])
 
 
-def _given_again(stage: str) -> tuple[str, ...]:
+def _given_again(stage: str, alone: bool) -> tuple[str, ...]:
     """Parameters that the stage needs again: later ones find the delivery in the store."""
-    return ("data", "settings") if stage == "ingest" else ("settings",)
+    own = ("items", "users", "retry_failed", "force") if alone else ()
+    return (*(("data",) if stage == "ingest" else ()), "settings", *own)
 
 
 def _what_failed(state: State[Any]) -> tuple[str | None, str]:

@@ -10,7 +10,6 @@ import typer
 from flows.embedded_server import EmbeddedServer, ServerError, prepare_environment, start_server
 from flows.night import StageFailure, StageName
 from tasks.config import load_config, with_data
-from tasks.isolated import resume_command
 
 
 def run_nightly(
@@ -34,7 +33,7 @@ def run_one_stage(stage: StageName, config: Path, data: Path | None, settings: l
 
     given = {"data": data} if stage == "ingest" else {}
     run = partial(STAGE_FLOWS[stage], config=config, settings=settings, force=force, **given)
-    _run(server, run, config, data, settings)
+    _run(server, run, config, data, settings, alone=True)
 
 
 def _prepare(config: Path, data: Path | None, settings: list[str]) -> EmbeddedServer | None:
@@ -45,7 +44,12 @@ def _prepare(config: Path, data: Path | None, settings: list[str]) -> EmbeddedSe
 
 
 def _run(
-    server: EmbeddedServer | None, run: Callable[[], None], config: Path, data: Path | None, settings: list[str]
+    server: EmbeddedServer | None,
+    run: Callable[[], None],
+    config: Path,
+    data: Path | None,
+    settings: list[str],
+    alone: bool = False,
 ) -> None:
     for handler in logging.getLogger().handlers:
         handler.addFilter(_without_traceback)
@@ -55,10 +59,11 @@ def _run(
             typer.echo(f"to watch while it runs: {server.url}", err=True)
         run()
     except StageFailure as failure:
-        command = resume_command(load_config(config, with_data(settings, data)), failure.stage_name)
         typer.secho(f"\n{failure}", fg="red", err=True)
-        if command not in str(failure):
-            typer.echo(f"what was committed stays; go on with: {command}", err=True)
+        origin = load_config(config, with_data(settings, data)).origin
+        # Those after a stage run alone might let a model serve that was a trial.
+        command = f"dmesr run {origin} {'--only' if alone else '--from'} {failure.stage_name}"
+        typer.echo(f"what was committed stays; go on with: {command}", err=True)
         raise typer.Exit(1) from None
     except ServerError as error:
         typer.secho(f"\n{error}", fg="red", err=True)

@@ -37,7 +37,7 @@ def run_isolated(config: PipelineConfig, stage_name: str, report: ReportProgress
     """Run one stage in a child process and return its summary.
 
     Raises StageError with the stage's own message; StageCrash, which names the exit status or signal, the log file and
-    the command that resumes, if the child ended in any other way.
+    what to do, if the child ended in any other way.
     """
     log_path = _log_path(config.work_folder, stage_name)
     with log_path.open("wb") as log, _child(config, stage_name, log) as (process, events):
@@ -52,12 +52,7 @@ def run_isolated(config: PipelineConfig, stage_name: str, report: ReportProgress
         raise StageError(outcome["error"])
     if status == EXIT_STAGE_CRASH and "error" in outcome:
         raise StageCrash(outcome["error"])
-    raise StageCrash(_crash_message(config, stage_name, status, outcome.get("error"), log_path))
-
-
-def resume_command(config: PipelineConfig, stage_name: str) -> str:
-    """Return the command that goes on from `stage_name`."""
-    return f"dmesr run {config.origin} --from {stage_name}"
+    raise StageCrash(_crash_message(stage_name, status, outcome.get("error"), log_path))
 
 
 def _log_path(work_folder: Path, stage_name: str) -> Path:
@@ -123,7 +118,7 @@ def _receive(event: dict[str, Any], report: ReportProgress, outcome: dict[str, A
             outcome[kind] = event["text"]
 
 
-def _crash_message(config: PipelineConfig, stage_name: str, status: int, error: str | None, log_path: Path) -> str:
+def _crash_message(stage_name: str, status: int, error: str | None, log_path: Path) -> str:
     if status < 0:
         how = f"was ended by {signal.Signals(-status).name}"
         if -status == signal.SIGKILL:
@@ -135,8 +130,7 @@ def _crash_message(config: PipelineConfig, stage_name: str, status: int, error: 
         message += f": {error}"
     elif tail := _tail(log_path):
         message += f"; last lines:\n{tail}"
-    remedy = f"what was committed stays; go on with: {resume_command(config, stage_name)}"
-    return f"{message}\n  full log: {log_path}\n  {remedy}"
+    return f"{message}\n  full log: {log_path}\n  what was committed stays: run it again, to go on from there"
 
 
 def _tail(path: Path) -> str:

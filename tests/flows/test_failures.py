@@ -18,6 +18,17 @@ def test_what_the_run_was_given_is_given_again() -> None:
     assert "--data" not in remedy_markdown("embed", "full disk", given)  # the delivery is in the store by then
 
 
+def test_a_stage_that_was_run_alone_is_run_alone_again() -> None:
+    given = {"config": "shop.yaml", "items": "/new", "retry_failed": True, "settings": ["describe.workers=2"]}
+    text = remedy_markdown("describe", "boom", given, alone=True)
+    settings = "--set describe.workers=2 --set 'describe.items=\"/new\"' --set describe.retry_failed=true"
+    assert f"`dmesr run --config shop.yaml {settings} --only describe`" in text
+    assert "the same `settings` and `items` and `retry_failed`" in text
+    assert "nightly" not in text
+    text = remedy_markdown("recommend", "boom", {"config": "shop.yaml", "users": "/some", "force": True}, alone=True)
+    assert "`dmesr run --config shop.yaml --set 'recommend.users=\"/some\"' --force --only recommend`" in text
+
+
 def test_a_run_that_failed_outside_any_stage_says_why() -> None:
     text = remedy_markdown(None, "shop.yaml: trian: no such key", {})
     assert "no such key" in text and "Start it again" in text
