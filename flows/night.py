@@ -9,6 +9,7 @@ from typing import Literal
 
 from tasks.config import PipelineConfig, load_config, with_data
 from tasks.pipeline import STAGE_NAMES
+from tasks.train import check_variants
 from tasks.work_lock import only_run
 
 StageName = Literal["ingest", "describe", "embed", "train", "evaluate", "promote", "recommend", "report", "maintain"]
@@ -37,12 +38,14 @@ def open_night(
 ) -> Iterator[Night]:
     """Load the config, choose the stages from `start_from` on, and hold the work folder for them.
 
-    Raises StageError where another run holds it.
+    Raises StageError where another run holds it, and where train would refuse its settings, hours later.
     """
     pipeline = load_config(config, with_data(settings, data))
     chosen = STAGE_NAMES[STAGE_NAMES.index(start_from) :]
     if not pipeline.maintain.after_night and start_from != "maintain":
         chosen = tuple(stage for stage in chosen if stage != "maintain")
+    if "train" in chosen:
+        check_variants(pipeline.train)
     with only_run(pipeline.work_folder, f"the night from {start_from} on"):
         yield Night(pipeline, chosen, force)
 

@@ -4,6 +4,7 @@ A finished model stays while the retraining policy (tasks/retraining.py) lets it
 decides it: features, sequences, settings; see tasks/trained_models.py.
 """
 
+import difflib
 import importlib.util
 import itertools
 import json
@@ -170,7 +171,7 @@ class TrainStage:
         verdicts = self._verdicts(datetime.now(UTC))
         missing = [verdict.model for verdict in verdicts if verdict.is_to_train]
         for model in missing:
-            check_settings(model)
+            check_settings(model.variant, model.settings)
         rate = last_rate(self.store, self.name)
         replaced = sum(verdict.is_to_train and bool(verdict.reason) for verdict in verdicts)
         rows = [(model.key, model.variant, model.seed) for model in missing]
@@ -261,18 +262,30 @@ def _notes(verdicts: list[_Verdict]) -> Iterator[str]:
         yield f"{count} {'to train anew' if is_to_train else 'not trained anew'}: {reason}"
 
 
-def check_settings(model: ModelRef) -> None:
+def check_variants(config: TrainStageConfig) -> None:
+    """Raise StageError for settings that the trainer doesn't know: before a night, whose other stages take hours."""
+    for variant in config.variants:
+        check_settings(variant.name, {"model": variant.model, "train": {**config.train, **variant.train}})
+
+
+def check_settings(variant: str, settings: Mapping[str, Any]) -> None:
     """Raise StageError naming each setting of a variant that dmesr_model refuses."""
     from dmesr_model.model import ModelConfig
     from dmesr_model.trainer import TrainConfig
 
     for section, config in (("model", ModelConfig), ("train", TrainConfig)):
         try:
-            config.model_validate(model.settings[section])
+            config.model_validate(settings[section])
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
             allowed = ", ".join(config.model_fields)
-            raise StageError(f"train: variant {model.variant}, {section}: {wrong}. Allowed: {allowed}") from error
+            close = [
+                found
+                for name in settings[section].keys() - config.model_fields.keys()
+                for found in difflib.get_close_matches(name, config.model_fields, n=1)
+            ]
+            hint = f"Did you mean {' and '.join(close)}? " if close else ""
+            raise StageError(f"train: variant {variant}, {section}: {wrong}. {hint}Allowed: {allowed}") from error
 
 
 def _in_words(summary: Mapping[str, Any]) -> str:

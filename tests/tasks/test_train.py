@@ -122,7 +122,9 @@ def test_a_training_that_is_killed_is_a_crash_which_is_tried_again(lively_shop) 
 
 def test_unknown_setting_is_refused_before_training(lively_shop) -> None:
     wrong = config(variants=(Variant(name="dmesr", model={"widht": 8}),))
-    with pytest.raises(StageError, match=r"variant dmesr, model: widht: Extra inputs.*Allowed: backbone"):
+    with pytest.raises(
+        StageError, match=r"variant dmesr, model: widht: Extra inputs.*Did you mean width\? Allowed: backbone"
+    ):
         stage(lively_shop, wrong).plan()
 
 

@@ -137,6 +137,18 @@ def test_a_second_run_on_the_work_folder_is_turned_away(day0, tmp_path: Path) ->
         assert second.chosen == ("recommend", "report")
 
 
+def test_settings_that_train_refuses_are_said_before_the_first_stage(day0, tmp_path: Path) -> None:
+    shop = day0.copy_to(tmp_path / "shop")
+    wrong = ["train.train.max_epoch=3"]
+    with (
+        pytest.raises(StageError, match=r"max_epoch: Extra inputs.*Did you mean max_epochs\?"),
+        open_night(shop.config_file, None, wrong, "ingest", False),
+    ):
+        pass
+    with open_night(shop.config_file, None, wrong, "evaluate", False):
+        pass
+
+
 def test_models_are_listed_and_set_by_hand(night, tmp_path: Path) -> None:
     shop = night.shop.copy_to(tmp_path / "shop")
     listed = shop.dmesr("models").stdout
