@@ -197,7 +197,7 @@ PROMOTIONS = _schema(
 RECOMMENDATIONS = _schema(
     "recommendations",
     ("recommendation_key", USER_ID, "rank"),
-    recommendation_key=pa.string(),  # of the checkpoint, the histories, the items on offer and the settings
+    recommendation_key=pa.string(),  # of the checkpoint, histories, items on offer, settings; `listed-…`: some users
     user_id=pa.string(),
     rank=pa.int64(),  # 1 is best
     item_id=pa.string(),

@@ -23,9 +23,9 @@ from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig, EvaluateStage
 from tasks.evaluation.kept import experiments_evaluations
 from tasks.features import Dataset
-from tasks.recommend import RecommendConfig, audience_of, publication_key, recommending
+from tasks.recommend import LISTED, RecommendConfig, RecommendStage
 from tasks.retention import drop_folder, drop_old_models, drop_unused_data, folders_in, old_models, unused_data
-from tasks.serving import serving_key
+from tasks.serving import decisions, serving_key
 from tasks.stage import Outcome, Plan, Progress, ReportProgress
 from tasks.train import TrainStageConfig, model_refs
 from tasks.trained_models import models_on_disk
@@ -91,7 +91,10 @@ class MaintainStage:
         self.store = store
         self.work_folder = work_folder
         self.dataset = Dataset(store, describe, embed, train.filters, work_folder)
-        self._evaluations = EvaluateStage(evaluate, train, describe, embed, store, work_folder)
+        places = (train, describe, embed, store, work_folder)
+        self._evaluations = EvaluateStage(evaluate, *places)
+        self._everyones = RecommendStage(recommend.model_copy(update={"users": None}), *places)
+        self._listed = RecommendStage(recommend, *places) if recommend.users else None
 
     @property
     def config_digest(self) -> str:
@@ -163,21 +166,33 @@ class MaintainStage:
         return self._rows_to_delete("rows of old metrics", METRICS, rows)
 
     def _recommendations(self) -> Chore:
-        """Other publications than the present one, once one that came after them is older than `keep_hours`.
+        """Publications that another of their kind, for everyone or for a list of users, replaced `keep_hours` ago.
 
-        None while the present one has no rows: what is served then is one of the others.
+        None of a kind while recommend has work to do for the present one: what is served then is one of the others.
         """
-        table = self.store.table(RECOMMENDATIONS)
-        if not table.exists():
-            return Chore("rows of old recommendations", 0, lambda: 0)
-        what = recommending(self.recommend, self.train, self.dataset, self.store, self.work_folder)
-        present = publication_key(what, audience_of(self.recommend, self.dataset))
-        key = pl.col("recommendation_key")
-        found = table.scan().group_by(key).agg(pl.col(CREATED_AT).min()).sort(CREATED_AT).collect()
-        replaced = found.filter((pl.col(CREATED_AT).shift(-1) < self._oldest_kept()) & (key != present))
-        old = replaced["recommendation_key"].to_list() if present in found["recommendation_key"] else []
-        rows = table.scan().filter(key.is_in(old))
-        return self._rows_to_delete("rows of old recommendations", RECOMMENDATIONS, rows)
+        key, table = pl.col("recommendation_key"), self.store.table(RECOMMENDATIONS)
+        since, is_listed = self._served_since(), key.str.starts_with(LISTED)
+        old = [
+            *self._replaced(since.filter(~is_listed), self._everyones),
+            *self._replaced(since.filter(is_listed), self._listed),
+        ]
+        return self._rows_to_delete("rows of old recommendations", RECOMMENDATIONS, table.scan().filter(key.is_in(old)))
+
+    def _replaced(self, since: pl.DataFrame, present: RecommendStage | None) -> list[str]:
+        if since.height < 2 or (present and present.plan().to_do):
+            return []
+        key, is_old = pl.col("recommendation_key"), pl.col("since").shift(-1) < self._oldest_kept()
+        old = since.sort("since").filter(is_old)
+        return old.filter(key != (present.present_key() if present else ""))["recommendation_key"].to_list()
+
+    def _served_since(self) -> pl.DataFrame:
+        """Return recommendation_key, since: when it was made, or served again by the promotion of its model."""
+        since = pl.col(CREATED_AT).min().alias("since")
+        made = self.store.table(RECOMMENDATIONS).scan().group_by("recommendation_key", "model").agg(since).collect()
+        promoted = decisions(self.store).filter("promoted").select("model", since=CREATED_AT).sort("since")
+        again = promoted.join_asof(made.sort("since"), on="since", by="model", check_sortedness=False)
+        both = pl.concat([made, again.select(made.columns).drop_nulls()])
+        return both.group_by("recommendation_key").agg(pl.col("since").max())
 
     def _rows_to_delete(self, what: str, schema: TableSchema, rows: pl.LazyFrame) -> Chore:
         """The chore of deleting all rows that stand under the first key column's values in `rows`."""

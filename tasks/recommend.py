@@ -43,6 +43,9 @@ _FORMAT = 3  # raise it when the same model and histories come to give other row
 _INDEXES_KEPT = 3  # a server may still read the one before
 _NAMED = 5  # unknown ids named in a note; the rest are counted
 
+LISTED = "listed-"
+"""What the keys of publications for a list of users begin with, to tell them from those for everyone."""
+
 
 class RecommendConfig(BaseModel):
     """What is published, to whom, and from which model."""
@@ -127,7 +130,7 @@ def audience_of(config: RecommendConfig, dataset: Dataset) -> Audience:
 
 def publication_key(what: Recommending, audience: Audience) -> str:
     """Return the key that the present rows of the table stand under: a list of users is a publication of its own."""
-    return what.key if audience.key is None else digest_of([what.key, audience.key])
+    return what.key if audience.key is None else LISTED + digest_of([what.key, audience.key])
 
 
 def _on_offer(store: Store, item_ids: tuple[str, ...], blocklist: Path | None) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -244,10 +247,13 @@ class RecommendStage:
             f"index_recall@{config.k}": f"{shelf.recall(scorer, histories, config.k, config.index.recall_users):.3f}"
         }
 
+    def present_key(self) -> str:
+        """Return the key that the rows for the present audience stand under, or would stand under."""
+        return publication_key(self._what(), self._audience())
+
     def published(self) -> pl.DataFrame:
         """Return what is stored for the present audience: user_id, source, and item_id as a list, best first."""
-        key = publication_key(self._what(), self._audience())
-        rows = self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == key)
+        rows = self.store.table(RECOMMENDATIONS).scan().filter(pl.col("recommendation_key") == self.present_key())
         return rows.sort(USER_ID, "rank").group_by(USER_ID, "source", maintain_order=True).agg(ITEM_ID).collect()
 
     def _what(self) -> Recommending:

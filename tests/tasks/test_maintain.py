@@ -1,16 +1,17 @@
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from storage.schemas import METRICS, RECOMMENDATIONS, RUNS
+from storage.schemas import CREATED_AT, METRICS, RECOMMENDATIONS, RUNS
 from tasks.evaluate import EvaluateConfig, EvaluateStage
 from tasks.maintain import MaintainConfig, MaintainStage
 from tasks.recommend import RecommendConfig, RecommendStage
 from tasks.retention import drop_folder, old_models
 from tasks.retraining import RetrainConfig
-from tasks.serving import record_decision
+from tasks.serving import decisions, record_decision
 from tasks.stage import run_stage
 from tasks.train import TrainStageConfig
 from tasks.trained_models import models_on_disk
@@ -28,6 +29,12 @@ def night(shop, train: TrainStageConfig) -> None:
     places = (train, shop.describe, shop.embed, shop.store, shop.work_folder)
     run_stage(EvaluateStage(EVALUATE, *places), lambda progress: None)
     run_stage(RecommendStage(RECOMMEND, *places), lambda progress: None)
+
+
+@pytest.fixture
+def two_seeds(small_models) -> TrainStageConfig:
+    """The smaller of the small models, twice."""
+    return small_models.model_copy(update={"variants": small_models.variants[1:]})
 
 
 @pytest.fixture
@@ -76,19 +83,65 @@ def test_young_rows_and_ranks_stay(two_nights) -> None:
     assert len(list((shop.work_folder / "evaluations").iterdir())) == 6
 
 
-def test_a_publication_for_a_list_of_users_is_the_present_one_where_the_config_names_the_list(
-    lively_shop, small_models, tmp_path: Path
-) -> None:
-    users = tmp_path / "users.txt"
-    users.write_text("u00\nu01\n")
-    listed = RECOMMEND.model_copy(update={"users": users})
-    shop, train = lively_shop, small_models
+def recommend(shop, train: TrainStageConfig, config: RecommendConfig = RECOMMEND, report=lambda progress: None) -> str:
+    """Publish; return the key."""
+    stage = RecommendStage(config, train, shop.describe, shop.embed, shop.store, shop.work_folder)
+    run_stage(stage, report)
+    return stage.present_key()
+
+
+def kept(shop, train: TrainStageConfig, config: RecommendConfig = RECOMMEND) -> set[str]:
+    """The publications that maintain leaves where nothing old is kept."""
+    time.sleep(0.01)  # so that all of it is older than no hours
+    run_stage(maintain(shop, train, config, keep_hours=0), lambda progress: None)
+    return set(shop.store.table(RECOMMENDATIONS).read("recommendation_key")["recommendation_key"])
+
+
+def test_lists_for_some_users_replace_one_another_and_never_everyones(lively_shop, two_seeds, tmp_path: Path) -> None:
+    shop, train = lively_shop, two_seeds
     shop.pretend_to_train(train)
-    for config in (RECOMMEND, listed):
-        stage = RecommendStage(config, train, shop.describe, shop.embed, shop.store, shop.work_folder)
-        run_stage(stage, lambda progress: None)
-    run_stage(maintain(shop, train, listed, keep_hours=0), lambda progress: None)
-    assert shop.store.table(RECOMMENDATIONS).read("user_id")["user_id"].unique().sort().to_list() == ["u00", "u01"]
+    listed = [RECOMMEND.model_copy(update={"users": tmp_path / name}) for name in ("one.txt", "other.txt")]
+    for number, config in enumerate(listed):
+        config.users.write_text(f"u0{number}\n")
+    everyones = recommend(shop, train)
+    one, other = (recommend(shop, train, config) for config in listed)
+    # The configured list is the present one of its kind; without one, the newest is.
+    assert kept(shop, train, listed[0]) == {everyones, one, other}
+    assert kept(shop, train) == {everyones, other}
+
+
+def test_a_publication_that_a_kill_left_half_done_replaces_none(lively_shop, two_seeds) -> None:
+    shop, train = lively_shop, two_seeds
+    shop.pretend_to_train(train)
+    whole = recommend(shop, train)
+    again = RECOMMEND.model_copy(update={"k": 3, "users_a_commit": 10})
+    with pytest.raises(KeyboardInterrupt):
+        recommend(shop, train, again, _killed)
+    assert len(kept(shop, train, again)) == 2
+    assert kept(shop, train, again) - {recommend(shop, train, again)} == {whole}
+    assert len(kept(shop, train, again)) == 1
+
+
+def _killed(progress: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_a_roll_back_served_again_is_as_young_as_the_roll_back(lively_shop, two_seeds) -> None:
+    shop, train = lively_shop, two_seeds
+    first, second = shop.pretend_to_train(train)
+    keys = []
+    for model in (first, second, first):
+        record_decision(shop.store, model, None, "run", promoted=True, pinned=False, reason="by hand")
+        keys.append(recommend(shop, train))
+    rolled_back = decisions(shop.store)[CREATED_AT][-1]
+    shop.put_events(("u00", "i28", 1000))
+    present = recommend(shop, train)
+    stage = maintain(shop, train)
+    # A moment after the roll-back the second model's was replaced, the first's was not yet.
+    stage._oldest_kept = lambda: rolled_back + timedelta(microseconds=1)
+    run_stage(stage, lambda progress: None)
+    left = set(shop.store.table(RECOMMENDATIONS).read("recommendation_key")["recommendation_key"])
+    assert left == {keys[0], present} and keys[1] not in left
 
 
 def test_while_nothing_has_replaced_it_a_publication_stays(lively_shop, small_models) -> None:
