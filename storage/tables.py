@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 # A merge holds what it touches of the table; above this it goes to temporary files (docs/decisions/ingest-scale.md).
 _MERGE_BYTES = 256 * 2**20
 
+_WRITING_HOURS = 24  # no writer is longer at one commit
+
+# What Delta Lake remembers by default.
+_LOG_HOURS = {"delta.deletedFileRetentionDuration": 7 * 24, "delta.logRetentionDuration": 30 * 24}
+
 # A folder's name goes through URLs and patterns; what comes back as it went in is no trouble, such as blanks.
 _UNFIT_IN_FOLDERS = re.compile(r"[\[\]\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
@@ -216,16 +221,24 @@ class Table:
         return int((sizes < below_bytes).sum())
 
     def vacuum(self, keep_hours: int) -> int:
-        """Delete files that no version of the last `keep_hours` hours needs; return how many."""
+        """Delete files that no version of the last `keep_hours` hours needs; return how many.
+
+        Those that a killed writer left and no version names stay a day at least: a writer at work may yet commit them.
+        """
         table = self._open()
         if table is None:
             return 0
-        removed: list[str] = []
-        self._write(
-            lambda: removed.extend(
-                table.vacuum(retention_hours=keep_hours, enforce_retention_duration=False, dry_run=False)
+        removed: set[str] = set()
+
+        def delete(hours: int, full: bool) -> None:
+            removed.update(
+                table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=full)
             )
-        )
+
+        self._write(lambda: _remember_for(table, keep_hours))
+        if keep_hours < _WRITING_HOURS:
+            self._write(lambda: delete(keep_hours, full=False))
+        self._write(lambda: delete(max(keep_hours, _WRITING_HOURS), full=True))
         return len(removed)
 
     def _open(self, version: int | None = None) -> DeltaTable | None:
@@ -269,6 +282,13 @@ class Table:
                 f"table {self.schema.name} at {self.location} can't be written: {error}. "
                 "Check free space and permissions, then run the stage again: what was committed stays"
             ) from error
+
+
+def _remember_for(table: DeltaTable, hours: int) -> None:
+    """Let the log know removed files, and versions, for so long: a file that it forgot counts as one of no version."""
+    kept = {name: f"interval {hours} hours" for name, default in _LOG_HOURS.items() if hours > default}
+    if not kept.items() <= table.metadata().configuration.items():
+        table.alter.set_table_properties(kept)
 
 
 def _note(note: str) -> CommitProperties | None:

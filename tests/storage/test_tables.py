@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from storage.schemas import EMBEDDINGS, INTERACTIONS, ITEMS, REJECTS, RUNS, TABLES, TableSchema
 from storage.tables import SchemaError, Store, StoreError, Table
@@ -111,6 +113,32 @@ def test_compaction_changes_no_row_and_vacuum_frees_what_is_old(store):
 def test_maintenance_of_a_table_that_is_not_there(store):
     store.table(RUNS).compact()
     assert store.table(RUNS).vacuum(keep_hours=0) == 0
+
+
+def test_vacuum_takes_what_a_killed_writer_left_a_day_ago(tmp_path):
+    table = Store(tmp_path).table(RUNS)
+    table.append(runs_of("a"))
+    for hours in (0, 23, 25):
+        left = tmp_path / "runs" / f"left-{hours}.parquet"
+        left.touch()
+        os.utime(left, (time.time() - hours * 3600,) * 2)
+    assert table.vacuum(keep_hours=26) == 0
+    assert table.vacuum(keep_hours=0) == 1
+    assert sorted(path.stem for path in (tmp_path / "runs").glob("left-*")) == ["left-0", "left-23"]
+    assert table.read("run_id")["run_id"].to_list() == ["a"]
+
+
+def test_the_log_remembers_removed_files_as_long_as_they_are_kept(tmp_path):
+    table = Store(tmp_path).table(RUNS)
+    table.append(runs_of("a"))
+    before = table.reference().version
+    table.vacuum(keep_hours=7 * 24)  # no longer than Delta Lake remembers by itself
+    assert table.reference().version == before
+    for _ in range(2):
+        table.vacuum(keep_hours=1000)
+        assert table.reference().version == before + 1
+    configuration = DeltaTable(table.location).metadata().configuration
+    assert set(configuration.values()) == {"interval 1000 hours"} and len(configuration) == 2
 
 
 def test_batches_keep_the_order_and_their_size(tmp_path):
