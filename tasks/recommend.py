@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 3  # raise it when the same model and histories come to give other rows
 _INDEXES_KEPT = 3  # a server may still read the one before
+_ABOUT = "about.json"
 _NAMED = 5  # unknown ids named in a note; the rest are counted
 
 LISTED = "listed-"
@@ -202,16 +203,19 @@ class RecommendStage:
         users = pl.DataFrame(columns, schema={USER_ID: pl.String, "user": pl.Int64})
         users = users.filter(unseen_left(histories, what.offered) > 0)
         missing = users.join(done, on=USER_ID, how="anti").sort("user")
+        no_index = users.height > 0 and not (self._index_folder(key) / _ABOUT).exists()
         rate = last_rate(self.store, self.name)
         nothing_left = histories.user_count - users.height
         seen_all = (f"{nothing_left:,} users have seen every active item",) if nothing_left else ()
+        made_again = ("the index for serving is gone, and is made again",) if no_index and done.height else ()
         return Plan(
             stage=self.name,
             unit="users",
             new=missing.height,
+            changed=int(no_index and missing.is_empty()),  # a run without users writes the index alone
             up_to_date=users.height - missing.height,
             seconds=missing.height / rate if missing.height and rate else None,
-            notes=(*seen_all, *what.notes, *audience.notes),
+            notes=(*made_again, *seen_all, *what.notes, *audience.notes),
             work=missing.select("user"),
         )
 
@@ -224,7 +228,8 @@ class RecommendStage:
         scorer = model_scorer(what.model.checkpoint, features, histories)
         events_N = count_events(self._stored_histories(), features.item_count)[1:]
         shelf = Shelf(features, what.offered, scorer.items_ND, events_N, self.config.index)
-        index, key = self._save_index(shelf, what), publication_key(what, audience)
+        key = publication_key(what, audience)
+        index = self._save_index(shelf, what.model, key)
         started, rows = time.monotonic(), 0
         for start in range(0, histories.user_count, self.config.users_a_commit):
             users = np.arange(start, min(start + self.config.users_a_commit, histories.user_count))
@@ -265,18 +270,23 @@ class RecommendStage:
     def _stored_histories(self) -> Sequences:
         return Sequences.open(self.dataset.histories_folder())
 
-    def _save_index(self, shelf: Shelf, what: Recommending) -> Path:
-        """Save the index for serving, before the first commit, and drop all but the newest few.
+    def _index_folder(self, key: str) -> Path:
+        return self.work_folder / "indexes" / key
 
-        `about.json` names the checkpoint whose user vectors it answers; `popular.json` is for users without a history.
+    def _save_index(self, shelf: Shelf, model: ModelRef, key: str) -> Path:
+        """Save the index for serving, before the first commit, and drop all but the newest few of its kind.
+
+        `about.json`, written last, names the checkpoint whose user vectors it answers; `popular.json` is for users
+        without a history. One for a list of users drops none of those for everyone, which servers read.
         """
-        folder = self.work_folder / "indexes" / what.key
+        folder = self._index_folder(key)
         shelf.index.save(folder, shelf.item_ids)
-        about = {"model": what.model.key, "variant": what.model.variant, "seed": what.model.seed}
-        about |= {"checkpoint": str(what.model.checkpoint), "features": self.dataset.keys.features}
-        write_whole(folder / "about.json", json.dumps(about, indent=2))
         write_whole(folder / "popular.json", json.dumps(shelf.popular(self.config.k)[ITEM_ID].to_list()))
-        whole = [path for path in folders_in(folder.parent) if not is_unfinished(path)]
+        about = {"model": model.key, "variant": model.variant, "seed": model.seed}
+        about |= {"checkpoint": str(model.checkpoint), "features": self.dataset.keys.features}
+        write_whole(folder / _ABOUT, json.dumps(about, indent=2))
+        alike = [path for path in folders_in(folder.parent) if path.name.startswith(LISTED) == key.startswith(LISTED)]
+        whole = [path for path in alike if not is_unfinished(path)]
         newest_first = sorted(whole, key=lambda path: -path.stat().st_mtime)
         for old in [path for path in newest_first if path != folder][_INDEXES_KEPT - 1 :]:
             drop_folder(old)

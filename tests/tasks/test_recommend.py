@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,28 @@ def test_the_index_is_saved_with_its_ids(lively_shop, small_models) -> None:
     assert ids == [f"i{number:02d}" for number in range(30)]
     assert index.search(np.zeros((1, index.width), np.float32), 1)[1].shape == (1, 1)
     assert summary.details["index"] == str(folder)
+
+
+def test_an_index_that_is_gone_is_made_again_and_a_list_of_users_drops_none(
+    lively_shop, small_models, tmp_path
+) -> None:
+    lively_shop.pretend_to_train(small_models)
+    everyones = stage(lively_shop, small_models, RecommendConfig(k=1))
+    folder = Path(str(run_stage(everyones, lambda progress: None).details["index"]))
+    (folder / "about.json").unlink()
+    plan = everyones.plan()
+    assert (plan.new, plan.changed, plan.to_do) == (0, 1, 1)
+    assert plan.notes == ("the index for serving is gone, and is made again",)
+    shutil.rmtree(folder)
+    assert run_stage(everyones, lambda progress: None).counts["recommendations"] == 0
+    assert VectorIndex.open(folder)[0].count == 30 and everyones.plan().to_do == 0
+    users = tmp_path / "users.txt"
+    for number in range(4):
+        users.write_text(f"u0{number}\n")
+        listed = stage(lively_shop, small_models, RecommendConfig(k=1, users=users))
+        run_stage(listed, lambda progress: None)
+    assert everyones.plan().to_do == listed.plan().to_do == 0
+    assert len(list((lively_shop.work_folder / "indexes").glob("listed-*"))) == 3
 
 
 def test_unknown_variant_and_missing_training_are_said(lively_shop, small_models) -> None:
