@@ -44,10 +44,15 @@ class PictureStore:
             ) from error
         return reference, digest
 
+    def holds(self, reference: str, size: int | None) -> bool:
+        """Whether the store has a picture's file, of `size` bytes; None: of any. An object store is listed once."""
+        found = self._size(reference)
+        return bool(found) if size is None else found == size
+
     def read(self, reference: str) -> bytes:
         """Return a picture's bytes. Raises PictureError of kind `missing` or `unreadable`."""
         try:
-            if reference.startswith(_IN_PLACE):
+            if is_in_place(reference):
                 return Path(reference.removeprefix(_IN_PLACE)).read_bytes()
             return self._read(reference)
         except FileNotFoundError as error:
@@ -59,15 +64,14 @@ class PictureStore:
         if self._store.is_local:
             path = self._local(reference)
             return path.stat().st_size if path.is_file() else None
-        filesystem, root = self._remote
-        info = filesystem.get_file_info(f"{root}/{reference}")
-        return info.size if info.type == arrow_fs.FileType.File else None
+        return self._listed.get(reference)
 
     def _write(self, reference: str, content: bytes) -> None:
         if not self._store.is_local:
             filesystem, root = self._remote
             with filesystem.open_output_stream(f"{root}/{reference}") as stream:
                 stream.write(content)
+            self._listed[reference] = len(content)
             return
         path = self._local(reference)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +95,14 @@ class PictureStore:
         return Path(self._store.url) / reference
 
     @cached_property
+    def _listed(self) -> dict[str, int]:
+        """Bytes of each picture in an object store, by reference."""
+        filesystem, root = self._remote
+        everything = arrow_fs.FileSelector(f"{root}/{_FOLDER}", allow_not_found=True, recursive=True)
+        files = (info for info in filesystem.get_file_info(everything) if info.type == arrow_fs.FileType.File)
+        return {info.path.removeprefix(f"{root}/"): info.size for info in files}
+
+    @cached_property
     def _remote(self) -> tuple[arrow_fs.FileSystem, str]:
         return _filesystem(self._store)
 
@@ -103,6 +115,11 @@ def reference_of(digest: str) -> str:
 def in_place_reference(path: Path) -> str:
     """Return the reference of a picture that stays where it was delivered."""
     return f"{_IN_PLACE}{path}"
+
+
+def is_in_place(reference: str) -> bool:
+    """Whether a picture stayed where it was delivered."""
+    return reference.startswith(_IN_PLACE)
 
 
 def load_picture(

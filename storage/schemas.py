@@ -65,6 +65,7 @@ PICTURES = _schema(
     image_reference=pa.string(),  # null: refused
     reason=pa.string(),  # why it was refused; null: it was not
     detail=pa.string(),
+    size=pa.int64(),  # its bytes, to tell one that was damaged in the store; null: refused, or of an earlier version
     created_at=_TIME,
     run_id=pa.string(),
 )

@@ -115,11 +115,16 @@ class Table:
         return TableRef(self.schema.name, self.location, str(table.metadata().id), table.version())
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
-        """Return the rows, lazily, at `version` or now; an empty frame with the table's columns if there is none."""
+        """Return the rows, lazily, at `version` or now; an empty frame with the table's columns if there is none.
+
+        Columns that an earlier release's table lacks are null.
+        """
         table = self._open(version)
         if table is None:
             return self.empty().lazy()
-        return pl.scan_delta(table)
+        stored = {field.name for field in table.schema().fields}
+        added = {name: pl.lit(None, kind) for name, kind in self.empty().schema.items() if name not in stored}
+        return pl.scan_delta(table).with_columns(**added) if added else pl.scan_delta(table)
 
     def read(self, *columns: str) -> pl.DataFrame:
         """Return `columns` (all if none is named) of every row, in memory."""

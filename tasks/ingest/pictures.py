@@ -17,8 +17,8 @@ import polars as pl
 
 from storage.digests import digest_of, digest_of_bytes
 from storage.picture_checks import PictureError, check_picture
-from storage.pictures import PictureStore, in_place_reference, reference_of
-from storage.schemas import PICTURES
+from storage.pictures import PictureStore, in_place_reference, is_in_place, reference_of
+from storage.schemas import ITEMS, PICTURES
 from storage.tables import Store
 from tasks.ingest.catalog import ItemDraft
 from tasks.ingest.config import PictureConfig
@@ -28,7 +28,7 @@ from tasks.ingest.refusals import Refusal
 
 _CHUNK = 128  # pictures in memory at a time
 _WRITE_SECONDS = 20.0  # what a killed run may have to fetch again
-_COLUMNS = ("source", "stamp", "image_digest", "image_reference", "reason", "detail")
+_COLUMNS = ("source", "stamp", "image_digest", "image_reference", "reason", "detail", "size")
 _FETCHING_OFF = "fetching_off"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # JSON can say it, UTF-8 can't
 
@@ -40,10 +40,11 @@ class Verdict(NamedTuple):
     image_reference: str | None
     reason: str | None = None
     detail: str | None = None
+    size: int | None = None  # bytes of one that was not refused
 
 
 _NO_PICTURE = Verdict(None, None)
-_NOT_FETCHED = Verdict("?", "?")  # the plan doesn't fetch: such a picture counts as another one
+_NOT_FETCHED = Verdict("?", "?")  # the plan neither fetches nor stores: such a picture counts as another one
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class PictureIntake:
         return verdicts
 
     def _remembered(self, given: Mapping[str, _Given]) -> dict[str, Verdict]:
-        """Return what the `pictures` table knows and still holds: same stamp, kept alike, not to be tried again."""
+        """Return what the `pictures` table knows and still holds: same stamp, kept alike and there, no retry due."""
         if not given or not self._known.height:
             return {}
         verdicts: dict[str, Verdict] = {}
@@ -154,7 +155,10 @@ class PictureIntake:
         return verdicts
 
     def _kept_alike(self, one: _Given, known: Verdict) -> bool:
-        return known.image_reference is None or known.image_reference.startswith("file:") == self._stays(one)
+        if known.image_reference is None:
+            return True
+        in_place = is_in_place(known.image_reference)
+        return in_place == self._stays(one) and (in_place or self._store.holds(known.image_reference, known.size))
 
     def _stays(self, one: _Given) -> bool:
         return one.path is not None and self._config.keep_in_place
@@ -187,8 +191,9 @@ class PictureIntake:
         known = checked.get(digest)
         if known is not None and known.reason is not None:
             return known
+        judged = Verdict(digest, self._reference(one, digest), size=len(content))
         if self._dry:
-            return Verdict(digest, self._reference(one, digest))
+            return judged if self._stays(one) or self._store.holds(reference_of(digest), len(content)) else _NOT_FETCHED
         try:
             if known is None:
                 check_picture(content, self._config.limits)
@@ -196,10 +201,19 @@ class PictureIntake:
             return Verdict(digest, None, error.kind, error.detail)
         if not self._stays(one):
             self._store.save(content)
-        return Verdict(digest, self._reference(one, digest))
+        return judged
 
     def _reference(self, one: _Given, digest: str) -> str:
         return in_place_reference(one.path) if one.path and self._stays(one) else reference_of(digest)
+
+
+def all_held(store: Store) -> bool:
+    """Whether the store has the pictures of all active items, whole as far as their sizes tell."""
+    active = store.table(ITEMS).scan().filter("active").select("image_reference")
+    known = store.table(PICTURES).scan().join(active, on="image_reference", how="semi")
+    pictures = PictureStore(store)
+    pairs = known.select("image_reference", "size").unique().collect().iter_rows()
+    return all(is_in_place(reference) or pictures.holds(reference, size) for reference, size in pairs)
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -14,6 +14,7 @@ from tasks.ingest.delivery import Delivery
 from tasks.ingest.intake import Findings, Intake, Mode
 from tasks.ingest.layouts import delivery_of
 from tasks.ingest.memo import delivery_digest, files_digest, remember, remembered
+from tasks.ingest.pictures import all_held
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
 
 __all__ = ["IngestConfig", "IngestStage"]
@@ -45,7 +46,7 @@ class IngestStage:
         delivery = delivery_of(self.config)
         digest = delivery_digest(files_digest(delivery), self.config_digest, self.store)
         counts = remembered(self.work_folder, digest)
-        if counts is not None:
+        if counts is not None and all_held(self.store):
             return Plan(self.name, "rows", up_to_date=counts["rows"], notes=("the delivery is the last run's",))
         findings = Intake(delivery, self.config, self.store, Mode.COUNT, None).take_in(_unreported)
         plan = self._plan_of(findings)

@@ -33,6 +33,15 @@ def test_saving_twice_changes_nothing(store):
     assert pictures.save(png("blue")) != pictures.save(png())
 
 
+def test_what_the_store_holds(store):
+    reference, _ = PictureStore(store).save(png())
+    pictures = PictureStore(store)
+    assert pictures.holds(reference, len(png())) and pictures.holds(reference, None)
+    assert not pictures.holds(reference, 5) and not pictures.holds("pictures/ab/abcd", None)
+    other, _ = pictures.save(png("blue"))
+    assert pictures.holds(other, len(png("blue")))
+
+
 def test_threads_may_save_one_picture_at_once(tmp_path):
     from storage.tables import Store
 

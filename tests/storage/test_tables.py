@@ -282,5 +282,6 @@ def test_a_table_of_an_earlier_release_gets_the_columns_added_since(tmp_path):
     store = Store(tmp_path)
     store.table(RUNS).append(runs_of("a"))
     wider = Table(store, replace(RUNS, arrow=RUNS.arrow.append(pa.field("more", pa.string()))))
+    assert wider.read("run_id", "more").rows() == [("a", None)]
     wider.append(runs_of("b").with_columns(more=pl.lit("x")))
     assert sorted(wider.read("run_id", "more").rows()) == [("a", None), ("b", "x")]

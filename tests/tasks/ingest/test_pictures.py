@@ -125,6 +125,32 @@ def test_a_picture_replaced_in_place_is_a_change(shop):
     assert [digest for _, digest in shop.items("image_digest")] == [None, digest_of_bytes(png())]
 
 
+@pytest.mark.parametrize("given_as", ["files", "bytes", "urls"])
+def test_a_picture_that_the_store_lost_is_stored_again(shop, monkeypatch, given_as):
+    delivered = {name: png(size=(9 + at, 9)) for at, name in enumerate(("empty", "fine", "gone", "short"))}
+    if given_as == "files":
+        deliver(shop, delivered)
+    elif given_as == "bytes":
+        frame = pl.DataFrame({"item_id": delivered.keys(), "image": delivered.values()})
+        frame.write_parquet(shop.delivery / "catalog.parquet")
+    else:
+        shop.catalog(*({"item_id": name, "image": f"https://x.example/{name}"} for name in delivered))
+        monkeypatch.setattr("tasks.ingest.pictures.fetch_picture", lambda url, _: delivered[url.rpartition("/")[2]])
+    settings = {"pictures": {"fetch": True}}
+    shop.ingest(**settings)
+    assert shop.plan(**settings).to_do == 0
+    items = shop.items("image_reference")
+    stored = {name: shop.root / "store" / reference for name, reference in items}
+    stored["gone"].unlink()
+    stored["short"].write_bytes(delivered["short"][:20])
+    stored["empty"].write_bytes(b"")
+    assert shop.plan(**settings).changed == 3
+    shop.ingest(**settings)
+    assert {name: path.read_bytes() for name, path in stored.items()} == delivered
+    assert shop.items("image_reference") == items
+    assert shop.plan(**settings).to_do == 0
+
+
 def test_the_same_pictures_in_tonights_folder_change_nothing(shop):
     deliver(shop, {"a.png": png(), "torn.png": png()[:-20]})
     shop.ingest()
