@@ -1,6 +1,8 @@
 """Embed: a vector for every distinct text, the model's answers and the items' own segments alike."""
 
+import json
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from storage.digests import digest_of, digest_of_text
+from storage.folders import write_whole
 from storage.schemas import (
     EMBEDDINGS,
     ENCODER_DIGEST,
@@ -126,6 +129,7 @@ class EmbedStage:
 
     def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
         """Cut, then embed, committing as it goes."""
+        self._drop_unsound()
         cut = self._cut(plan.work, run_id)
         own = wanted_segments(self._items(), self.config.segments)
         missing = self._missing(self._wanted_texts(own))
@@ -162,10 +166,37 @@ class EmbedStage:
         return texts.unique(TEXT_DIGEST, keep="first", maintain_order=True).collect()
 
     def _missing(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        vectors = self.store.table(EMBEDDINGS).scan().filter(pl.col(ENCODER_DIGEST) == self.config.encoder_digest)
+        sound = self._vectors().filter(~pl.col(TEXT_DIGEST).is_in(self._unsound().implode()))
         return (
-            wanted.lazy().join(vectors.select(TEXT_DIGEST), on=TEXT_DIGEST, how="anti", maintain_order="left").collect()
+            wanted.lazy().join(sound.select(TEXT_DIGEST), on=TEXT_DIGEST, how="anti", maintain_order="left").collect()
         )
+
+    def _vectors(self) -> pl.LazyFrame:
+        return self.store.table(EMBEDDINGS).scan().filter(pl.col(ENCODER_DIGEST) == self.config.encoder_digest)
+
+    def _unsound(self) -> pl.Series:
+        """Return text_digest of the vectors with NaN or infinity.
+
+        Earlier versions stored such ones. Reading all vectors takes long, so where there are none is noted for good.
+        """
+        reference, note = self.store.table(EMBEDDINGS).reference(), self.work_folder / "sound_vectors.json"
+        sound = json.dumps([reference and reference.table_id, self.config.encoder_digest])
+        if note.exists() and note.read_text() == sound:
+            return pl.Series(dtype=pl.String)
+        is_sound = pl.col(VECTOR).list.eval(pl.element().is_finite()).list.all().fill_null(value=False)
+        unsound = self._vectors().filter(~is_sound).select(TEXT_DIGEST).collect()[TEXT_DIGEST]
+        if unsound.is_empty():
+            write_whole(note, sound)
+        return unsound
+
+    def _drop_unsound(self) -> None:
+        """Delete them, and the features made of them, whose names would stay the same."""
+        unsound = self._unsound()
+        if len(unsound):
+            shutil.rmtree(self.work_folder / "features", ignore_errors=True)
+            texts = ", ".join(f"'{digest}'" for digest in unsound)
+            of_encoder = f"{ENCODER_DIGEST} = '{self.config.encoder_digest}'"
+            self.store.table(EMBEDDINGS).delete(f"{of_encoder} AND {TEXT_DIGEST} IN ({texts})", note="not finite")
 
     def _cut(self, work: pl.DataFrame, run_id: str) -> int:
         """Write the segments of each own text in `work`; a text's segments are in one commit."""
