@@ -31,7 +31,7 @@ from storage.schemas import (
     USER_ID,
     VECTOR,
 )
-from storage.tables import Store
+from storage.tables import SchemaError, Store
 from storage.vectors import vectors_from_frame
 from tasks.describe import DescribeConfig, asked_views
 from tasks.embed import EmbedConfig
@@ -219,18 +219,34 @@ class Dataset:
         wanted = self._embeddings.join(rows.lazy(), on=TEXT_DIGEST).select("row", VECTOR)
         mapped: np.ndarray | None = None
         for batch in self._store.table(EMBEDDINGS).batches(wanted, _BATCH_ROWS):
-            vectors = vectors_from_frame(batch)
+            try:
+                vectors = vectors_from_frame(batch)
+            except SchemaError as error:
+                raise self._of_other_widths() from error
             if mapped is None:
                 shape = (rows.height, vectors.shape[1])
                 mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
             if vectors.shape[1] != mapped.shape[1]:
+                raise self._of_other_widths()
+            if not np.isfinite(vectors).all():
                 raise StageError(
-                    f"the embeddings table holds vectors of {mapped.shape[1]} and of {vectors.shape[1]} numbers under "
-                    "one encoder digest; delete its rows of this encoder and run embed again"
+                    "the embeddings table holds NaN or infinity; run embed, which makes those vectors anew"
                 )
             mapped[batch["row"].to_numpy()] = vectors
         assert mapped is not None, "texts were kept only if they have a vector"
         return mapped
+
+    def _of_other_widths(self) -> StageError:
+        """Return what says which texts have vectors of which widths under the present encoder's digest."""
+        widths = self._embeddings.select(TEXT_DIGEST, width=pl.col(VECTOR).list.len()).collect()
+        texts = self._texts.join(widths, on=TEXT_DIGEST).group_by("width", pl.col("view").fill_null("segment")).len()
+        counts = ", ".join(f"{view} {width} ({texts:,})" for width, view, texts in texts.sort("width", "view").rows())
+        encoder = encoder_digest(self._embed)
+        return StageError(
+            f"the embeddings table holds vectors of several widths under one encoder, {self._embed.model}, "
+            f"{ENCODER_DIGEST} {encoder}; numbers a vector, by view (texts): {counts}. The model changed under its "
+            "name: set embed.revision to the commit meant, or delete the rows of this digest, and run embed again"
+        )
 
     def _sequences_folder(self, key: str, filters: FilterConfig) -> Path:
         folder = self._work_folder / "sequences" / key

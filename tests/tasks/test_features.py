@@ -91,12 +91,21 @@ def test_no_items_and_no_events(hand_made_shop) -> None:
     assert Sequences.open(made.sequences_folder()).user_count == 0
 
 
-def test_vectors_of_two_widths_are_refused(three_items, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.features._BATCH_ROWS", 1)
+@pytest.mark.parametrize("batch_rows", [1, 100])
+def test_vectors_of_two_widths_are_refused(three_items, monkeypatch: pytest.MonkeyPatch, batch_rows: int) -> None:
+    monkeypatch.setattr("tasks.features._BATCH_ROWS", batch_rows)
     three_items.put_vectors({"lamp": [1, 2, 3]})
-    with pytest.raises(StageError, match="run embed again"):
+    # a and b share "mug" and "It is blue."
+    said = r"encoder, made/encoder, .*: image 2 \(1\), segment 2 \(4\), segment 3 \(1\)\. .*embed\.revision"
+    with pytest.raises(StageError, match=said):
         dataset(three_items).features_folder()
     assert list((three_items.work_folder / "features").iterdir()) == []
+
+
+def test_vectors_that_are_not_finite_are_refused(three_items) -> None:
+    three_items.put_vectors({"lamp": [1, float("nan")]})
+    with pytest.raises(StageError, match="NaN or infinity; run embed"):
+        dataset(three_items).features_folder()
 
 
 def test_facts_lie_beside_the_features(lively_shop) -> None:
