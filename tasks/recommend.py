@@ -135,18 +135,20 @@ def publication_key(what: Recommending, audience: Audience) -> str:
 
 
 def _on_offer(store: Store, item_ids: tuple[str, ...], blocklist: Path | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Which items are active and not blocked, bool [N]; and what of the blocklist is unknown."""
+    """Which items are active and not blocked, bool [N]; and notes: what of the blocklist is unknown, why none is."""
     items = store.table(ITEMS).scan().select(ITEM_ID, "active").collect()
     blocked = _read_blocklist(blocklist) if blocklist else []
     active = items.filter("active")[ITEM_ID]
     rows = pl.Series(item_ids, dtype=pl.String)
     offered = rows.is_in(active.implode()) & ~rows.is_in(pl.Series(blocked, dtype=pl.String).implode())
-    unknown = sorted(set(blocked) - set(items[ITEM_ID]))
-    if not unknown:
-        return offered.to_numpy(), ()
-    more = ", …" if len(unknown) > _NAMED else ""
-    note = f"{len(unknown):,} ids of {blocklist} are of no item ({', '.join(unknown[:_NAMED])}{more})"
-    return offered.to_numpy(), (note,)
+    notes = []
+    if unknown := sorted(set(blocked) - set(items[ITEM_ID])):
+        more = ", …" if len(unknown) > _NAMED else ""
+        notes.append(f"{len(unknown):,} ids of {blocklist} are of no item ({', '.join(unknown[:_NAMED])}{more})")
+    if not offered.any():
+        why = "the store has no active one: ingest a catalog" if active.is_empty() else f"{blocklist} names all of them"
+        notes.append(f"no item is on offer: {why}")
+    return offered.to_numpy(), tuple(notes)
 
 
 def _read_blocklist(path: Path) -> list[str]:
@@ -206,7 +208,9 @@ class RecommendStage:
         no_index = users.height > 0 and not (self._index_folder(key) / _ABOUT).exists()
         rate = last_rate(self.store, self.name)
         nothing_left = histories.user_count - users.height
-        seen_all = (f"{nothing_left:,} users have seen every active item",) if nothing_left else ()
+        seen_all = (
+            (f"{nothing_left:,} users have seen every active item",) if nothing_left and what.offered.any() else ()
+        )
         made_again = ("the index for serving is gone, and is made again",) if no_index and done.height else ()
         return Plan(
             stage=self.name,

@@ -128,6 +128,13 @@ def test_user_who_has_seen_everything_gets_nothing_and_is_no_work(hand_made_shop
     assert stage(shop, small_models, config).plan().to_do == 0
 
 
+def test_a_store_without_items_says_so(hand_made_shop, small_models, tmp_path) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("u\n")
+    plan = stage(hand_made_shop, small_models, RecommendConfig(users=users)).plan()
+    assert (plan.to_do, plan.notes[0]) == (0, "no item is on offer: the store has no active one: ingest a catalog")
+
+
 def test_the_index_is_saved_with_its_ids(lively_shop, small_models) -> None:
     lively_shop.pretend_to_train(small_models)
     indexes = lively_shop.work_folder / "indexes"
@@ -226,6 +233,9 @@ def test_blocked_items_are_never_recommended(lively_shop, small_models, tmp_path
     assert stage(lively_shop, small_models, config).plan().new == 24
     blocklist.write_text("7.0\n007\n")  # ids are read as a catalog's are
     assert stage(lively_shop, small_models, config).plan().notes == (f"2 ids of {blocklist} are of no item (007, 7)",)
+    blocklist.write_text("".join(f"i{number:02d}\n" for number in range(30)))
+    plan = stage(lively_shop, small_models, config).plan()
+    assert (plan.to_do, plan.notes) == (0, (f"no item is on offer: {blocklist} names all of them",))
     blocklist.unlink()
     with pytest.raises(StageError, match=r"recommend\.blocklist: .* can't be read"):
         stage(lively_shop, small_models, config).plan()
