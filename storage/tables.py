@@ -151,14 +151,17 @@ class Table:
     def append(self, rows: pl.DataFrame | pa.Table, note: str = "") -> None:
         """Add rows in one atomic commit; no rows, no commit.
 
-        Raises SchemaError if columns, types or null keys don't fit; StoreError if the store can't be written.
+        Raises SchemaError if columns, types, null or repeated keys don't fit; StoreError if the store can't be written.
         """
         table = self.conform(rows)
         if table.num_rows:
             self._write(lambda: write_deltalake(self._ensure(), table, mode="append", commit_properties=_note(note)))
 
     def upsert(self, rows: pl.DataFrame | pa.Table, note: str = "") -> None:
-        """Replace rows that agree in the table's key and add the others, in one atomic commit; no rows, no commit."""
+        """Replace rows that agree in the table's key and add the others, in one atomic commit; no rows, no commit.
+
+        Raises as append does.
+        """
         table = self.conform(rows)
         if table.num_rows == 0:
             return
@@ -210,6 +213,12 @@ class Table:
         for column in self.schema.key:
             if table[column].null_count:
                 raise SchemaError(f"table {self.schema.name}: column {column} is part of the key and has nulls")
+        keys = pl.DataFrame(table.select(self.schema.key)) if self.schema.key else pl.DataFrame()
+        if keys.is_duplicated().any():
+            repeated = keys.filter(keys.is_duplicated()).row(0, named=True)
+            raise SchemaError(
+                f"table {self.schema.name}: the key {repeated} stands in several rows; give each key once"
+            )
         return table
 
     def compact(self) -> None:

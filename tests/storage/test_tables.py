@@ -98,6 +98,18 @@ def test_a_key_of_two_columns(store):
     assert sorted(table.read("encoder")["encoder"].to_list()) == ["other", "text 0 é\n", "text 1 é\n"]
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    table = Store(tmp_path).table(EMBEDDINGS)
+    first, other = rows_of(EMBEDDINGS, 2).to_pylist()
+    rows = [first, {**other, "text_digest": first["text_digest"]}]
+    table.append(pa.Table.from_pylist(rows, schema=EMBEDDINGS.arrow))  # another encoder's is another key
+    again = pa.Table.from_pylist([first, other, first], schema=EMBEDDINGS.arrow)
+    for write in (table.append, table.upsert):
+        with pytest.raises(SchemaError, match=r"embeddings: the key .*'encoder_digest': 'text 0.* several rows"):
+            write(again)
+    assert table.count() == 2
+
+
 def test_compaction_changes_no_row_and_vacuum_frees_what_is_old(store):
     table = store.table(RUNS)
     for number in range(5):
