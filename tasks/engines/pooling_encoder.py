@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.engines.guard import Guard
-from tasks.engines.sentence_encoder import PACKAGED_MODEL, EncoderConfig, PoolingConfig, checked_packaged_folder
+from tasks.engines.sentence_encoder import (
+    PACKAGED_MODEL,
+    EncoderConfig,
+    PoolingConfig,
+    check_max_tokens,
+    checked_packaged_folder,
+)
 from tasks.engines.vllm_processes import all_running, kill_all, processes_of, set_environment
 from tasks.stage import StageError
 
@@ -26,7 +32,7 @@ class PoolingEncoder:
     """A running vLLM engine that pools; which token, and by what, the model's own files say (else the last token)."""
 
     def __init__(self, config: EncoderConfig) -> None:
-        """Start the engine. Raises StageError if it doesn't start."""
+        """Start the engine. Raises StageError if it doesn't start, or the model takes fewer than max_tokens."""
         assert config.vllm is not None
         self._config = config
         source = str(checked_packaged_folder()) if config.model == PACKAGED_MODEL else config.model
@@ -44,7 +50,13 @@ class PoolingEncoder:
             ) from error
         self._processes = processes_of(self._llm)
         self._guard.watch(self._processes)
-        self._most_tokens = config.max_tokens or self._llm.model_config.max_model_len
+        limit = self._llm.model_config.max_model_len
+        try:
+            check_max_tokens(config, limit)
+        except StageError:
+            self.close()
+            raise
+        self._most_tokens = config.max_tokens or limit
         logger.info("vLLM started with %s in %.0f s", config.model, time.monotonic() - start)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -87,6 +87,24 @@ def checked_packaged_folder() -> Path:
     return folder
 
 
+def check_max_tokens(config: EncoderConfig, limit: int | None) -> None:
+    """Raise StageError where texts would be cut at more tokens than the model has positions for; None: unknown."""
+    if config.max_tokens is not None and limit is not None and config.max_tokens > limit:
+        raise StageError(
+            f"embed.max_tokens is {config.max_tokens:,}, and embed.model {config.model} has positions for {limit:,} "
+            "tokens; give at most so many, or leave the setting out"
+        )
+
+
+def _positions(transformer: Any) -> int | None:
+    """How many tokens a sentence-transformers module has positions for; None where it doesn't say."""
+    model = getattr(transformer, "auto_model", None)
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)  # RoBERTa and its kind count positions from the one after it
+    return positions if positions is None or padding is None else positions - padding - 1
+
+
 class SentenceEncoder:
     """A loaded sentence-transformers model."""
 
@@ -110,6 +128,7 @@ class SentenceEncoder:
                 "sentence-transformers model, or a hub id that this machine reaches or has in its cache"
             ) from error
         if config.max_tokens is not None:
+            check_max_tokens(config, _positions(self._model[0]))
             self._model.max_seq_length = config.max_tokens
         self._config = config
 
