@@ -141,10 +141,7 @@ def load_picture(
 
 def _filesystem(store: Store) -> tuple[arrow_fs.FileSystem, str]:
     """Return the object store's file system and the store's root in it, by the options that the tables use, too."""
-    scheme, _, root = store.url.partition("://")
-    if scheme not in ("s3", "s3a"):
-        filesystem, root = arrow_fs.FileSystem.from_uri(store.url)
-        return filesystem, root
+    _, _, root = store.url.partition("://")
     options = {name.upper().removeprefix("AWS_"): value for name, value in store.storage_options.items()}
     endpoint = options.get("ENDPOINT_URL") or options.get("ENDPOINT") or os.environ.get("AWS_ENDPOINT_URL")
     filesystem = arrow_fs.S3FileSystem(

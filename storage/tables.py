@@ -34,7 +34,7 @@ _LOG_HOURS = {"delta.deletedFileRetentionDuration": 7 * 24, "delta.logRetentionD
 # A folder's name goes through URLs and patterns; what comes back as it went in is no trouble, such as blanks.
 _UNFIT_IN_FOLDERS = re.compile(r"[\[\]\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
-_SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
+_SCHEMES = ("s3://", "s3a://")  # of others tables could be kept, pictures not
 
 
 class StoreError(Exception):
