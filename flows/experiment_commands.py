@@ -41,7 +41,7 @@ def compare(
     if everything:
         tables = [evaluations.listing()]
     else:
-        results = evaluations.results_of(runs or [])
+        results = evaluations.results_of(runs or [], by_slice=slices)
         if not results.variants:
             typer.echo("no metrics yet: run evaluate")
             return

@@ -124,6 +124,19 @@ class Results:
         """The test sets that each contender was evaluated on: one, the same for all, if they can be compared."""
         return {name: {kept.test_set for kept in self._kept[name]} for name in self.variants}
 
+    def unlike_slices(self, variant: str) -> list[str]:
+        """Slices whose test users aren't the same in all evaluations of the variant's and of the first's.
+
+        That is where settings of slices differ, or what decides them: pictures, views, training events.
+        """
+        masks = [kept.slices for name in (self.variants[0], variant) for kept in self._kept[name]]
+        parts = dict.fromkeys(part for one in masks for part in one)
+        return [
+            part
+            for part in parts
+            if not all(part in one and np.array_equal(one[part], masks[0][part]) for one in masks)
+        ]
+
     def metrics(self, protocol: str, *kinds: str) -> list[str]:
         """Metrics over all test users, of these kinds (such as hr) if any is named."""
         rows = self.rows.filter((pl.col("protocol") == protocol) & (pl.col("slice") == ALL))

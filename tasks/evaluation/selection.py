@@ -31,10 +31,11 @@ class Evaluations:
         columns = ("evaluation_key", "variant", "model", "seed", "metric", "value", "users", "created_at")
         self._rows = rows.select(columns).collect().sort("created_at", descending=True)
 
-    def results_of(self, names: Sequence[str]) -> Results:
+    def results_of(self, names: Sequence[str], by_slice: bool = False) -> Results:
         """Return the named contenders' results, or all present ones' where none is named.
 
-        Raises StageError for a name that means nothing, and for contenders that were not tested on the same users.
+        Raises StageError for a name that means nothing, for contenders that were not tested on the same users, and,
+        `by_slice`, for those whose slices hold other users.
         """
         contenders = [self._named(name) for name in names] if names else present_contenders(self._present)
         results = Results(self._store, self._work_folder, contenders)
@@ -42,6 +43,8 @@ class Evaluations:
         if names and unknown:
             raise StageError(f"not evaluated yet: {', '.join(unknown)}; run evaluate first")
         _check_comparable(results)
+        if by_slice:
+            _check_slices(results)
         return results
 
     def listing(self) -> TextTable:
@@ -103,6 +106,17 @@ def _check_comparable(results: Results) -> None:
             raise StageError(
                 f"{name} and {results.variants[0]} were not tested on the same users, targets and items: a difference "
                 "between them says nothing of the models. Compare evaluations of the same data (dmesr compare --list)"
+            )
+
+
+def _check_slices(results: Results) -> None:
+    for name in results.variants[1:]:
+        if unlike := results.unlike_slices(name):
+            raise StageError(
+                f"{name} and {results.variants[0]} don't have the same test users in the slices {', '.join(unlike)}: "
+                "one was evaluated with another evaluate.head_share or evaluate.history_edges, or when the store held "
+                "other pictures, texts or events. Compare them without --slices, or evaluations of the same data and "
+                "settings (dmesr compare --list)"
             )
 
 

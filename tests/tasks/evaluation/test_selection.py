@@ -74,6 +74,20 @@ def test_evaluations_of_other_test_users_are_refused(evaluated) -> None:
     assert evaluations.results_of(["dmesr/1", "id_only/0"]).variants == ["dmesr/1", "id_only/0"]
 
 
+def test_slices_that_hold_other_users_are_refused(evaluated, small_models) -> None:
+    shop, present = evaluated
+    other = CONFIG.model_copy(update={"history_edges": (3, 10), "baselines": ()})
+    stage = EvaluateStage(other, small_models, shop.describe, shop.embed, shop.store, shop.work_folder)
+    run_stage(stage, lambda progress: None)
+    key = next(candidates(other, small_models, stage.dataset.keys, shop.work_folder)).key
+    evaluations = Evaluations(shop.store, shop.work_folder, present)
+    assert len(evaluations.results_of([key, "id_only"]).verdicts) == 1  # over all users they can be compared
+    said = rf"id_only and dmesr/0 {key[:12]} don't have the same test users in the slices history_1_3, history_4_10, "
+    with pytest.raises(StageError, match=said + r".*head_share.*without --slices"):
+        evaluations.results_of([key, "id_only"], by_slice=True)
+    assert evaluations.results_of(["dmesr", "id_only"], by_slice=True).slices
+
+
 def test_an_earlier_model_of_the_same_name_stays_out_of_the_present_results(evaluated) -> None:
     shop, present = evaluated
     rows = shop.store.table(METRICS).read()
