@@ -88,7 +88,19 @@ def _kept(sequences: Sequences, kept_E: np.ndarray) -> Sequences:
     )
 
 
-class DatasetWithoutColdItems(Dataset):
+class ExperimentDataset(Dataset):
+    """A dataset that stays as it was first read: trainings take hours, and nights commit meanwhile."""
+
+    def as_it_is_now(self) -> "ExperimentDataset":
+        return self
+
+    def keep(self) -> None:
+        """Read all of it from the store now."""
+        self.sequences_folder()
+        self.features_folder()
+
+
+class DatasetWithoutColdItems(ExperimentDataset):
     """A dataset whose training sequences lack the cold items' events; the features still hold every item."""
 
     def __init__(
@@ -102,11 +114,6 @@ class DatasetWithoutColdItems(Dataset):
     ) -> None:
         super().__init__(store, describe, embed, filters, work_folder)
         self._cold = cold
-
-    def as_it_is_now(self) -> "DatasetWithoutColdItems":
-        return DatasetWithoutColdItems(
-            self._store, self._describe, self._embed, self._filters, self._work_folder, self._cold
-        )
 
     @cached_property
     def keys(self) -> DatasetKeys:
@@ -124,10 +131,10 @@ class DatasetWithoutColdItems(Dataset):
 
     def sequences_folder(self) -> Path:
         """Return the folder of the known events, made now if it isn't there."""
-        folder = self._work_folder / "sequences" / self.keys.sequences
+        folder, known = self._work_folder / "sequences" / self.keys.sequences, self.cold_split.known
         if not folder.exists():
             with whole_folder(folder) as unfinished:
-                self.cold_split.known.save(unfinished)
+                known.save(unfinished)
         return folder
 
 

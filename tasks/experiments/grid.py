@@ -14,9 +14,8 @@ from tasks.config import PipelineConfig, load_config
 from tasks.evaluate import EvaluateConfig, EvaluateStage, candidates
 from tasks.evaluation.kept import experiments_folder
 from tasks.evaluation.results import Contender, Results, present_contenders
-from tasks.experiments.cold_items import TRAINER_SPLIT, DatasetWithoutColdItems, EvaluateColdItems
+from tasks.experiments.cold_items import TRAINER_SPLIT, DatasetWithoutColdItems, EvaluateColdItems, ExperimentDataset
 from tasks.experiments.config import ExperimentConfig, ExperimentData
-from tasks.features import Dataset
 from tasks.retraining import RetrainConfig
 from tasks.stage import Plan, ReportProgress, StageError, run_stage
 from tasks.train import TrainStage, TrainStageConfig, Variant
@@ -38,7 +37,7 @@ class ExperimentEvaluate(EvaluateStage):
 
 @dataclass(frozen=True)
 class Grid:
-    """One experiment on one pipeline's data."""
+    """One experiment on one pipeline's data, as the store holds them when `run` begins."""
 
     experiment: ExperimentConfig
     pipeline: PipelineConfig
@@ -51,7 +50,7 @@ class Grid:
 
     def plan(self) -> Plan:
         """Return which models would be trained. Raises StageError where the pipeline has left nothing to train on."""
-        stage = self._train_stage()
+        stage = self._train_stage(self._new_dataset())
         if self.experiment.protocol == "sampled" and self.pipeline.evaluate.negatives == 0:
             raise StageError(f"{self.title}: protocol sampled needs evaluate.negatives above 0; set it, or use full")
         if stage.dataset.keys.users == 0:
@@ -62,8 +61,9 @@ class Grid:
         return stage.plan()
 
     def run(self, report: ReportProgress) -> None:
-        """Train what is not trained, evaluate what is not evaluated."""
-        run_stage(self._train_stage(), report)
+        """Train what is not trained, evaluate what is not evaluated, whatever nights commit meanwhile."""
+        self.dataset.keep()
+        run_stage(self._train_stage(self.dataset), report)
         run_stage(self._evaluate_stage(), report)
 
     def group(self, backbone: str) -> Results:
@@ -78,6 +78,11 @@ class Grid:
     def store(self) -> Store:
         return self.pipeline.open_store()
 
+    @cached_property
+    def dataset(self) -> ExperimentDataset:
+        """What all models of the table are trained and tested on, once and for all."""
+        return self._new_dataset()
+
     @property
     def folder(self) -> Path:
         """Where models and evaluations of all experiments on this pipeline lie."""
@@ -90,7 +95,7 @@ class Grid:
 
     @cached_property
     def _contenders(self) -> list[Contender]:
-        return present_contenders(candidates(self._evaluate, self._train, self._dataset().keys, self.folder))
+        return present_contenders(candidates(self._evaluate, self._train, self.dataset.keys, self.folder))
 
     @cached_property
     def _train(self) -> TrainStageConfig:
@@ -120,22 +125,22 @@ class Grid:
         update = {"ks": self.experiment.ks(), "baselines": self.experiment.baselines, "index": self.experiment.index}
         return EvaluateConfig.model_validate({**dict(self.pipeline.evaluate), **update})
 
-    def _dataset(self) -> Dataset:
+    def _new_dataset(self) -> ExperimentDataset:
         parts = (self.store, self.pipeline.describe, self.pipeline.embed, self.pipeline.train.filters, self.folder)
         cold = self.experiment.cold_items
-        return Dataset(*parts) if cold is None else DatasetWithoutColdItems(*parts, cold)
+        return ExperimentDataset(*parts) if cold is None else DatasetWithoutColdItems(*parts, cold)
 
-    def _train_stage(self) -> TrainStage:
+    def _train_stage(self, dataset: ExperimentDataset) -> TrainStage:
         pipeline = self.pipeline
         stage = ExperimentTrain(self._train, pipeline.describe, pipeline.embed, self.store, self.folder)
-        stage.dataset = self._dataset()
+        stage.dataset = dataset
         return stage
 
     def _evaluate_stage(self) -> EvaluateStage:
         kind = ExperimentEvaluate if self.experiment.cold_items is None else EvaluateColdItems
         parts = (self._train, self.pipeline.describe, self.pipeline.embed, self.store, self.folder)
         stage = kind(self._evaluate, *parts)
-        stage.dataset = self._dataset()
+        stage.dataset = self.dataset
         return stage
 
 

@@ -145,7 +145,13 @@ def _notes(experiment: ExperimentConfig, found: Sequence[tuple[Grid, str, Result
         grid.title: results.cell(first.name, experiment.protocol, experiment.metrics[0]).users
         for grid, _, results in found
     }
+    data = {
+        grid.title: f"{keys.users:,} users, {keys.events:,} events, {keys.items:,} items"
+        for grid, _, _ in found
+        for keys in [grid.dataset.keys]
+    }
     notes.append("Test users: " + ", ".join(f"{title} {count:,}" for title, count in users.items()) + ".")
+    notes.append("Data: " + "; ".join(f"{title} {held}" for title, held in data.items()) + ".")
     if experiment.cold_items:
         notes.append(f"{experiment.cold_items.share:.0%} of the items with events are held out.")
     return notes + _recall_notes(experiment, found)

@@ -168,6 +168,30 @@ def test_new_events_train_every_cell_anew(folder: Path, lively_shop, jobs) -> No
     assert grown.group("sasrec").variants == ["dmesr", "id_only"]
 
 
+@pytest.mark.parametrize("more", [{}, {"cold_items": {"share": 0.25}}])
+def test_a_night_that_commits_meanwhile_changes_nothing(
+    more: dict[str, object], folder: Path, lively_shop, jobs, monkeypatch
+) -> None:
+    pretend = train.train_in_child
+
+    def train_while_a_night_commits(model, threads, report) -> None:
+        pretend(model, threads, report)
+        lively_shop.put_events((f"new{len(jobs)}", "i20", 9), (f"new{len(jobs)}", "i22", 10), ("u00", "i20", 11))
+
+    monkeypatch.setattr(train, "train_in_child", train_while_a_night_commits)
+    wanted = load_experiment(write(folder, backbones=["sasrec"], seeds=[0], **more))
+    grid = Grid.of(wanted, wanted.data[0])
+    grid.plan()
+    lively_shop.put_events(("before", "i20", 9), ("before", "i22", 10), ("before", "i24", 11))
+    grid.run(lambda progress: None)
+    lively_shop.put_events(("after", "i20", 9), ("after", "i22", 10), ("after", "i24", 11))
+    table = experiment_table(wanted, [grid])
+    assert all(number.cell.mean is not None for group in table.groups for row in group.rows for number in row.numbers)
+    assert "Data: Shop 25 users, 147 events, 30 items." in table.notes
+    assert len({job["sequences"] for job in jobs}) == 1
+    assert grid.plan().to_do == 2  # the next experiment is of the new data
+
+
 def test_cold_items_train_on_other_events(folder: Path, jobs) -> None:
     one = {"backbones": ["sasrec"], "seeds": [0]}
     grid_of(write(folder, **one)).run(lambda progress: None)
