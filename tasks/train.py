@@ -20,6 +20,7 @@ from typing import Any, ClassVar, get_args
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from dmesr_model.sequences import Sequences
 from storage.digests import digest_of, digest_of_bytes
 from storage.folders import write_whole
 from storage.schemas import TableSchema
@@ -201,6 +202,9 @@ class TrainStage:
         wanted = {
             (wanted.variant, wanted.seed): wanted for wanted in wanted_models(self.config, keys, self.work_folder)
         }
+        histories = Sequences.open(self.dataset.sequences_folder())
+        for _, variant, seed in plan.work.iter_rows():
+            check_histories(variant, histories, wanted[variant, seed].settings["train"].get("split"))
         details: dict[str, str | float | int] = {}
         for done, (key, variant, seed) in enumerate(plan.work.iter_rows()):
             model = wanted[variant, seed].model_of(key)
@@ -286,6 +290,25 @@ def check_settings(variant: str, settings: Mapping[str, Any]) -> None:
             ]
             hint = f"Did you mean {' and '.join(close)}? " if close else ""
             raise StageError(f"train: variant {variant}, {section}: {wrong}. {hint}Allowed: {allowed}") from error
+
+
+def check_histories(variant: str, sequences: Sequences, split: str | None) -> None:
+    """Raise StageError where the split (None: the trainer's default) leaves no user two events to train on."""
+    from dmesr_model.batches import FEWEST_TRAINING_EVENTS
+    from dmesr_model.run_setup import split_events
+    from dmesr_model.trainer import TrainConfig
+
+    chosen = TrainConfig.model_validate({} if split is None else {"split": split}).split
+    trained_U = split_events(sequences, chosen)[0].lengths
+    if trained_U.max(initial=0) >= FEWEST_TRAINING_EVENTS:
+        return
+    kept = int((sequences.lengths - trained_U).max(initial=0))
+    raise StageError(
+        f"train: variant {variant}: no user has two training events: of the {sequences.user_count:,} histories that "
+        f"pass train.filters the longest has {sequences.lengths.max(initial=0)} events, and split {chosen} keeps "
+        f"{kept} of them from training. Give more interactions; or set train.filters.min_sequence_length to 2, if "
+        "there are users of two events, who train with both; or keep fewer events back: train.train.split: last_event"
+    )
 
 
 def _in_words(summary: Mapping[str, Any]) -> str:

@@ -11,10 +11,11 @@ import psutil
 import pytest
 
 from dmesr_model.model import DMESR
+from dmesr_model.sequences import Sequences
 from tasks.retraining import RetrainConfig
 from tasks.serving import record_decision
 from tasks.stage import Progress, StageCrash, StageError, run_stage
-from tasks.train import TrainStage, TrainStageConfig, Variant, model_refs
+from tasks.train import TrainStage, TrainStageConfig, Variant, check_histories, model_refs
 from tasks.trained_models import finished_models
 
 SMALL = {"width": 8, "adapter_width": 8, "layers": 1, "heads": 1, "max_length": 8}
@@ -131,6 +132,22 @@ def test_unknown_setting_is_refused_before_training(lively_shop) -> None:
 def test_nothing_to_train_on_is_said(hand_made_shop) -> None:
     with pytest.raises(StageError, match="no user has enough events"):
         run_stage(stage(hand_made_shop, config()), lambda progress: None)
+
+
+def test_histories_of_which_a_split_leaves_one_event_are_said_before_training(hand_made_shop) -> None:
+    for item in "abc":
+        hand_made_shop.put_item(item, item)
+    hand_made_shop.put_events(*((user, item, time) for user in "uv" for time, item in enumerate("abc")))
+    said = (
+        r"variant id_only: no user has two training events: of the 2 histories that pass train\.filters the longest "
+        r"has 3 events, and split leave_one_out keeps 2 of them from training\. .*min_sequence_length.*last_event"
+    )
+    with pytest.raises(StageError, match=said):
+        run_stage(stage(hand_made_shop, config()), lambda progress: None)
+    assert not (hand_made_shop.work_folder / "models").exists()
+    check_histories("id_only", Sequences.from_histories([[1, 2, 3]], "u"), "last_event")
+    check_histories("id_only", Sequences.from_histories([[1, 2]], "u"), "leave_one_out")  # too short to be split
+    check_histories("id_only", Sequences.from_histories([[1, 2, 3], [1, 2, 3, 4]], "uv"), "leave_one_out")
 
 
 def test_crashed_training_is_an_error_of_the_stage(lively_shop) -> None:
