@@ -15,7 +15,7 @@ from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights, draw_
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.item_encoder import ItemEncoder, ItemTokens
 from dmesr_model.model_config import LOWEST_TEMPERATURE, ModelConfig
-from dmesr_model.pretrained import MODEL_CARD, fetch_model, read_settings, read_weights, write_model
+from dmesr_model.pretrained import CARD_MARK, MODEL_CARD, fetch_model, read_settings, read_weights, write_model
 
 
 class DMESR(nn.Module, ModelHubMixin):
@@ -121,11 +121,16 @@ class DMESR(nn.Module, ModelHubMixin):
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The README.md of a saved model."""
-        facts = [("items seen in training", len(self.item_ids)), ("text vector width", self.encoder_width)]
+        reads_text = len(self.items.adapters) > 0
+        facts = [("items seen in training", len(self.item_ids))]
+        facts += [("text vector width", self.encoder_width)] if reads_text else []
         card_data = ModelCardData(library_name="dmesr", license="apache-2.0", tags=["recommendation", "sequential"])
         return ModelCard.from_template(
             card_data,
             template_str=MODEL_CARD,
             title=f"DMESR-{self.config.backbone}",
             facts=[*facts, *self.config.model_dump().items()],
+            reads_text=reads_text,
+            has_ids=self.items.identity is not None,
+            mark=CARD_MARK,
         )

@@ -14,14 +14,19 @@ from torch import nn
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 ITEM_IDS = "item_ids.json"
+CARD = "README.md"
+CARD_MARK = "<!-- Written anew by each save; without this line it stays as it is. -->"
 
 
 def write_model(model: nn.Module, config: dict[str, Any], item_ids: tuple[str, ...], folder: Path) -> None:
-    """Write weights, config and id map into an existing folder."""
+    """Write weights, config and id map into an existing folder, and clear the way for the card of this model."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2))
     (folder / ITEM_IDS).write_text(json.dumps(item_ids))
+    card = folder / CARD
+    if card.exists() and CARD_MARK in card.read_text(encoding="utf-8"):  # the mixin leaves a card that is there
+        card.unlink()
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -67,9 +72,14 @@ MODEL_CARD = """---
 
 # {{ title }}
 
+{% if reads_text -%}
 A sequential recommender of the DMESR design (arXiv 2602.13715: dual-view MLLM-based enhancing framework for multimodal
 sequential recommendation), as this project implements it; what the paper's abstract leaves open is this project's own
-choice. It scores an item for a user by the inner product of their vectors.
+choice.
+{%- else -%}
+A sequential recommender of item IDs alone, as a baseline for the DMESR design (arXiv 2602.13715). It reads no texts.
+{% endif %}
+It scores an item for a user by the inner product of their vectors.
 
 | | |
 | --- | --- |
@@ -87,6 +97,14 @@ items_ND = encode_items(model, ItemFeatures.open(Path("features")))
 users_UD = encode_sequences(model, items_ND, Sequences.open(Path("sequences")))
 ```
 
-Text vectors must come from the same encoder, with the same settings, as in training. `item_ids.json` lists the items
-that training saw; other items are scored from their content.
+{% if reads_text -%}
+Text vectors must come from the same encoder, with the same settings, as in training.
+{% endif %}
+`item_ids.json` lists the items that training saw.
+{%- if not reads_text %} All others are one unknown item.
+{%- elif has_ids %} Other items are scored from their content.
+{%- else %} These and others are scored from their content alone.
+{%- endif %}
+
+{{ mark }}
 """

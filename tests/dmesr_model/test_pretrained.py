@@ -15,9 +15,9 @@ from dmesr_model.model import DMESR, ModelConfig
 FILES = {"config.json", "model.safetensors", "item_ids.json", "README.md"}
 
 
-def build(features):
+def build(features, **parts):
     torch.manual_seed(3)
-    config = ModelConfig(views=("image", "text"), width=8, adapter_width=8, layers=1)
+    config = ModelConfig(**{"views": ("image", "text"), "width": 8, "adapter_width": 8, "layers": 1, **parts})
     return DMESR(config, features.encoder_width, features.item_ids)
 
 
@@ -51,6 +51,28 @@ def test_folder_speaks_for_itself(toy_features, tmp_path):
     card = (tmp_path / "README.md").read_text()
     assert "DMESR-sasrec" in card
     assert "| alignment_weight | 0.02 |" in card
+
+
+def test_card_is_true_of_what_the_model_reads(toy_features, tmp_path):
+    cards = {}
+    models = {"both": {}, "content": {"id_mode": "none"}, "ids": {"views": (), "use_segments": False}}
+    for name, parts in models.items():
+        build(toy_features(), **parts).save_pretrained(tmp_path / name)
+        cards[name] = (tmp_path / name / "README.md").read_text()
+    assert "that training saw. Other items are scored from their content." in cards["both"]
+    assert "These and others are scored from their content alone." in cards["content"]
+    assert "It reads no texts." in cards["ids"] and "| text vector width |" not in cards["ids"]
+    assert "content" not in cards["ids"].partition("```\n")[2]
+
+
+def test_our_card_is_written_anew_and_a_users_own_stays(toy_features, tmp_path):
+    build(toy_features()).save_pretrained(tmp_path)
+    build(toy_features(), layers=2).save_pretrained(tmp_path)
+    card = tmp_path / "README.md"
+    assert "| layers | 2 |" in card.read_text()
+    card.write_text("our own words")
+    build(toy_features()).save_pretrained(tmp_path)
+    assert card.read_text() == "our own words"
 
 
 def test_push_to_hub_uploads_the_same_folder(toy_features):
