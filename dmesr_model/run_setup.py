@@ -3,11 +3,15 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from torch.utils import deterministic
 
 from dmesr_model.adapters import Adapter
@@ -53,6 +57,21 @@ def check_items(features: ItemFeatures, sequences: Sequences) -> None:
             f"the sequences name item_index {last}, but the features hold {features.item_count} items; save both from "
             "one catalog"
         )
+
+
+@contextmanager
+def own_accelerator(mixed_precision: str) -> Iterator[Accelerator]:
+    """An Accelerator for one run. Another run in this process may have another precision.
+
+    accelerate holds the first Accelerator's for the whole process. One that the caller made keeps it; where that has
+    another precision, accelerate raises ValueError.
+    """
+    is_the_callers = is_initialized()
+    try:
+        yield Accelerator(mixed_precision=mixed_precision)
+    finally:
+        if not is_the_callers:
+            AcceleratorState._reset_state()
 
 
 def use_deterministic_kernels(device: torch.device) -> None:

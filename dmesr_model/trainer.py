@@ -41,6 +41,7 @@ from dmesr_model.run_setup import (
     build_model,
     check_items,
     claim_output,
+    own_accelerator,
     place_on_gpu,
     share_of_process,
     split_events,
@@ -154,20 +155,20 @@ def fit(
 
     Raises:
         ValueError: a text vector holds NaN; the sequences are of other items; no user has two training events;
-            `output_dir` holds another run.
+            `output_dir` holds another run; an Accelerator of the caller's has another precision.
         FloatingPointError: the loss is NaN or infinite; no checkpoint of it is kept.
     """
-    accelerator = Accelerator(mixed_precision=train_config.mixed_precision)
-    use_deterministic_kernels(accelerator.device)
-    settings = {"model": model_config.model_dump(mode="json"), "train": train_config.model_dump(mode="json")}
-    with accelerator.main_process_first():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        claim_output(output_dir, features, sequences, settings)
-    summary_path = output_dir / "summary.json"
-    if summary_path.exists():
-        LOG.info("%s: already trained", output_dir)
-        return TrainSummary.model_validate_json(summary_path.read_text())
-    return Trainer(accelerator, features, sequences, model_config, train_config, output_dir).run()
+    with own_accelerator(train_config.mixed_precision) as accelerator:
+        use_deterministic_kernels(accelerator.device)
+        settings = {"model": model_config.model_dump(mode="json"), "train": train_config.model_dump(mode="json")}
+        with accelerator.main_process_first():
+            output_dir.mkdir(parents=True, exist_ok=True)
+            claim_output(output_dir, features, sequences, settings)
+        summary_path = output_dir / "summary.json"
+        if summary_path.exists():
+            LOG.info("%s: already trained", output_dir)
+            return TrainSummary.model_validate_json(summary_path.read_text())
+        return Trainer(accelerator, features, sequences, model_config, train_config, output_dir).run()
 
 
 class Trainer:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -175,6 +176,19 @@ def test_no_step_leaves_the_temperature_below_its_bound(toy_features, toy_sequen
     torch.nn.init.constant_(trainer.model.log_temperature, -9)
     trainer.run()
     assert float(trainer.model.log_temperature.detach().exp()) == pytest.approx(0.01, rel=0.01)
+
+
+def test_one_process_trains_with_one_precision_after_another(toy_features, toy_sequences, tmp_path):
+    AcceleratorState._reset_state()  # of other tests
+    for number, precision in enumerate(["no", "bf16", "no"]):
+        config = TrainConfig(max_epochs=1, mixed_precision=precision)
+        fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / str(number))
+    first, half, again = (load_file(tmp_path / run / "model" / "model.safetensors") for run in "012")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], half[name]) for name in first)
+    Accelerator(mixed_precision="no")  # one that the caller made stays as it is
+    with pytest.raises(ValueError, match="mixed_precision"):
+        fit(toy_features(), toy_sequences(), SMALL, TrainConfig(mixed_precision="bf16"), tmp_path / "3")
 
 
 def test_same_seed_same_weights(toy_features, toy_sequences, tmp_path):
