@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from dmesr_model.files import replace_text
+from dmesr_model.files import move_whole, replace_text
 from dmesr_model.objective import StepLosses
 
 LOG = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def write_checkpoint(
         save_file(_copy_tensors(average.state_dict()), partial / "average.safetensors")
     (partial / "state.json").write_text(state.model_dump_json(indent=2))
     shutil.rmtree(final, ignore_errors=True)  # what a kill left of one: without state.json it is none
-    partial.rename(final)
+    move_whole(partial, final)
     _drop_old(folder, kept)
 
 
@@ -153,7 +153,7 @@ def write_best_weights(folder: Path, module: nn.Module, epoch: int) -> None:
     path = best_weights_path(folder, epoch)
     partial = path.with_suffix(".partial")
     save_file(_copy_tensors(module.state_dict()), partial)
-    partial.replace(path)
+    move_whole(partial, path)
 
 
 def _copy_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Files that are never seen half-written: each is written beside its place and moved there.
+"""Files that are never seen half-written, also after a power cut: each is written beside its place and moved there.
 
 What has an older file open or mapped keeps that one.
 """
@@ -14,9 +14,7 @@ def replace_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    move_whole(partial, path)
 
 
 def replace_array(path: Path, array: np.ndarray) -> None:
@@ -24,6 +22,29 @@ def replace_array(path: Path, array: np.ndarray) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+    move_whole(partial, path)
+
+
+def move_whole(partial: Path, path: Path) -> None:
+    """Give a file, or a folder of files, its name once all of it is on the disk; a file takes another one's place."""
+    if partial.is_dir():
+        sync_folder(partial)
+    else:
+        _sync(partial)
     partial.replace(path)
+    _sync(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the files in a folder, and their names, are on the disk."""
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -21,7 +21,7 @@ from dmesr_model.checkpoint import (
 )
 from dmesr_model.encoding import gatherer_for
 from dmesr_model.features import ItemFeatures
-from dmesr_model.files import replace_text
+from dmesr_model.files import replace_text, sync_folder
 from dmesr_model.metrics import ndcg_at_k
 from dmesr_model.model import DMESR
 from dmesr_model.model_config import ModelConfig
@@ -314,6 +314,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.model.load_state_dict(load_file(best_weights_path(self.checkpoints, state.best_epoch)))
             self.model.save_pretrained(self.output_dir / "model")
+            sync_folder(self.output_dir / "model")  # before the summary that says it is there
             replace_text(self.output_dir / "summary.json", summary.model_dump_json(indent=2))
             LOG.info("trained %d epochs in %.0f s; best epoch %d", state.epoch, state.seconds, state.best_epoch)
         self.accelerator.wait_for_everyone()
