@@ -1,7 +1,8 @@
 """Promote: the model chosen for service serves, unless it is significantly worse than the one that serves now.
 
 Both were evaluated on the same present split; a paired test over its users decides. Each model is judged once: one that
-was refused, or that a person replaced, does not come back by itself. A person's choice is in tasks/serving.py.
+was refused, or that a person replaced, does not come back by itself. One that served before is judged again where the
+config comes back to it. A person's choice is in tasks/serving.py.
 """
 
 import logging
@@ -155,7 +156,7 @@ class PromoteStage:
         if self._named_by_config(serving):
             return None
         judged = decisions(self.store).filter(pl.col("model") == model.key)
-        if judged.height:
+        if judged.height and (serving.reason == BY_HAND or not judged["promoted"][-1]):
             return f"{_name(serving.model)} serves; {_name(model)} was judged before: {judged['reason'][-1]}"
         return None
 

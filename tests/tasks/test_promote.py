@@ -190,6 +190,14 @@ def test_the_config_may_name_another_model(lively_shop, small_models) -> None:
     house.pretend_ranks({models[3].key: 5})
     assert "promoted: named by the config, though significantly worse" in house.judge(other)
     assert house.serving == models[3].key
+    # No longer named: the default comes back, as it is not worse; where it is, it is refused, and once.
+    assert "promoted: not significantly worse" in house.judge()
+    assert house.serving == models[0].key
+    house.judge(other)
+    house.pretend_ranks({models[0].key: 5})
+    assert "refused: significantly worse" in house.judge()
+    assert house.serving == models[3].key
+    assert house.promote().plan().to_do == 0
 
 
 def test_a_lost_model_or_another_encoder_serves_no_more(house) -> None:
