@@ -20,6 +20,7 @@ from tasks.recommend import RecommendStage
 from tasks.serving import decisions, model_named, promote_by_hand, serving_model
 from tasks.train import model_refs
 from tasks.trained_models import ModelRef, models_on_disk
+from tasks.work_lock import only_run
 
 
 def models(config: ConfigOption, settings: SetOption = None) -> None:
@@ -53,8 +54,9 @@ def promote(
             raise typer.BadParameter("--pin needs a MODEL")
         _plan_and_run(pipeline, "promote", config, settings or [], force)
         return
-    chosen = model_named(pipeline.work_folder, model)
-    promote_by_hand(pipeline.open_store(), chosen, _dataset(pipeline).keys, pipeline.work_folder, pin)
+    with only_run(pipeline.work_folder, "the command promote"):
+        chosen = model_named(pipeline.work_folder, model)
+        promote_by_hand(pipeline.open_store(), chosen, _dataset(pipeline).keys, pipeline.work_folder, pin)
     pinned = ", pinned" if pin else ""
     typer.echo(f"{chosen.name} ({chosen.short_key}) serves{pinned}; run recommend to publish what it recommends")
 

@@ -1,7 +1,11 @@
+from functools import partial
+
 import numpy as np
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
+from flows import serving_commands
 from storage.schemas import METRICS, PROMOTIONS
 from tasks.evaluate import EvaluateConfig, EvaluateStage, ranks_folder
 from tasks.promote import PromoteConfig, PromoteStage, decide
@@ -10,6 +14,7 @@ from tasks.serving import model_named, promote_by_hand, serving_model
 from tasks.stage import StageError, Summary, run_stage
 from tasks.train import TrainStageConfig, Variant
 from tasks.trained_models import finished_models
+from tasks.work_lock import only_run
 
 EVALUATE = EvaluateConfig(ks=(1, 10), negatives=0, baselines=())
 SMALL = {"width": 8, "adapter_width": 8, "layers": 1, "heads": 1, "max_length": 8}
@@ -178,6 +183,22 @@ def test_a_person_rolls_back_and_pins(house) -> None:
     assert third != house.first == house.serving
     with pytest.raises(StageError, match="no finished model begins with 'zz'; finished are: "):
         model_named(folder, "zz")
+
+
+def test_the_command_waits_for_its_turn(house, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    shop, folder = house.shop, house.shop.work_folder
+    values = {"name": "shop", "store": {"url": shop.store.url}, "work_folder": str(folder)}
+    values |= {"ingest": {"folder": "delivery"}, "describe": {"model": "made/model"}}
+    values |= {"embed": {"model": "made/encoder"}, "train": {}, "evaluate": {}, "recommend": {}, "report": {}}
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(serving_commands, "only_run", partial(only_run, patience=0.01))
+    said = r"another run \(the night from ingest on, .* Nothing was changed"
+    with only_run(folder, "the night from ingest on"), pytest.raises(StageError, match=said):
+        serving_commands.promote(tmp_path / "shop.yaml", house.first[:6])
+    assert shop.store.table(PROMOTIONS).count() == 1
+    serving_commands.promote(tmp_path / "shop.yaml", house.first[:6], pin=True)
+    assert "serves, pinned" in capsys.readouterr().out
+    assert shop.store.table(PROMOTIONS).count() == 2
 
 
 def test_the_config_may_name_another_model(lively_shop, small_models) -> None:
