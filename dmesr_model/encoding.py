@@ -40,12 +40,18 @@ def encode_sequences(
     """Vectors of all users of the sequences, float32 contiguous [U, D].
 
     The users need not be known to the model. Events of items beyond the N of `item_vectors_ND` are skipped. A user with
-    no event left gets zeros from a causal backbone (every item ties), and BERT4Rec's answer to a lone mask.
+    no event left gets zeros from a causal backbone (every item ties), and BERT4Rec's answer to a lone mask. Raises
+    ValueError for item vectors of another width than the model's.
 
     Args:
         item_vectors_ND: what `encode_items` returned for the features that item_index refers to.
     """
     model.eval()
+    if item_vectors_ND.shape[1] != model.vector_width:
+        raise ValueError(
+            f"item vectors have {item_vectors_ND.shape[1]} numbers, the model's have {model.vector_width}; give what "
+            "encode_items made with this model"
+        )
     known = drop_unknown_items(sequences, len(item_vectors_ND))
     users_UD = np.zeros((known.user_count, model.vector_width), dtype=np.float32)
     by_length = np.argsort(known.lengths, kind="stable")
@@ -73,7 +79,10 @@ def gatherer_for(model: DMESR, features: ItemFeatures) -> ItemGatherer:
     config = model.config
     reads_text = bool(config.views) or config.use_segments
     if reads_text and features.encoder_width != model.encoder_width:
-        raise ValueError(f"the model reads vectors of {model.encoder_width} numbers, not {features.encoder_width}")
+        raise ValueError(
+            f"the model reads text vectors of {model.encoder_width} numbers, the features hold ones of "
+            f"{features.encoder_width}; embed with the encoder that it was trained on"
+        )
     return ItemGatherer(features, config.views or (), config.use_segments, model.item_ids)
 
 

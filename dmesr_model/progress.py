@@ -22,7 +22,7 @@ class ProgressRecord:
         step: steps of the whole run so far.
         loss, alignment_loss: means over the epoch so far, nats.
         validation_ndcg_at_10: None within an epoch, and without validation users.
-        samples_per_second: sequences of the epoch so far over `seconds_in_epoch`.
+        samples_per_second: sequences of the epoch so far over its seconds, at its end with those of validation.
         seconds: of training and validation so far.
         epoch_ended: whether this line closes the epoch.
     """

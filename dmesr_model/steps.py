@@ -53,7 +53,8 @@ class StepBuilder:
         device: where `build_ahead` puts steps, and where the whole catalog is kept when the loss needs all of it.
 
     The candidates of the loss are the items with a training event: an item that nobody has met yet is no evidence of
-    anything, and as a negative it would only learn to be ranked last.
+    anything, and as a negative it would only learn to be ranked last. That is what an item learns which occurs only
+    where nothing is predicted: as a lone event or, with a causal backbone, as a first one.
     """
 
     def __init__(
@@ -194,6 +195,6 @@ class StepBuilder:
 
 
 def _windows(train: Sequences, settings: StepSettings) -> Sequences:
-    if settings.bidirectional:  # every event of a window can be masked
+    if settings.bidirectional:  # every event of a window can be masked, but one left alone in the oldest
         return cut_into_windows(train, settings.max_length, shared=0)
     return cut_into_windows(train, settings.max_length + 1, shared=1)

@@ -81,8 +81,8 @@ class TrainConfig(BaseModel):
     )
     all_events: bool = Field(
         default=True,
-        description="Cut histories longer than the model reads into windows, so that every event trains; else the most "
-        "recent ones alone do, as in the papers.",
+        description="Cut histories longer than the model reads into windows, so that every event trains (with BERT4Rec "
+        "not an oldest one left alone in its window); else the most recent ones alone do, as in the papers.",
     )
     average_share: float = Field(
         default=0.1,

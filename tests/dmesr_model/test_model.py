@@ -177,6 +177,14 @@ def test_events_of_items_without_vectors_are_skipped(toy_features):
         assert np.isfinite(users).all()
 
 
+def test_vectors_of_another_width_are_refused_with_the_remedy(toy_features, toy_sequences):
+    model = build(toy_features())
+    with pytest.raises(ValueError, match=r"text vectors of 12 numbers, .* of 10; embed with the encoder"):
+        encode_items(model, toy_features(width=10))
+    with pytest.raises(ValueError, match=r"item vectors have 5 numbers, the model's have 8; give what encode_items"):
+        encode_sequences(model, np.zeros((24, 5), np.float32), toy_sequences())
+
+
 def test_impossible_configs_are_refused():
     with pytest.raises(ValueError, match="nothing to encode"):
         ModelConfig(views=(), use_segments=False, id_mode="none")
