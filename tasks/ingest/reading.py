@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO, cast
 
 import polars as pl
@@ -24,7 +24,7 @@ from tasks.stage import StageError
 Row = tuple[int, dict[str, object]]  # 1-based line or row number, values by column
 _Record = tuple[int, list[str] | None]  # the number of its first line, its cells; None: its quote doesn't close
 
-_PEEK_ROWS = 1000
+_MOST_NAMES = 100  # of columns in a message
 _PARQUET_ROWS = 20_000
 _PARQUET_ROWS_WITH_BYTES = 128
 _MAX_DEPTH = 32  # of JSON; what makes texts of values recurs
@@ -44,21 +44,19 @@ def read_rows(source: SourceFile, needed: Mapping[str, str], only: tuple[str, ..
     """Yield a file's rows, in order.
 
     `needed` gives the columns that must be there by their config key; `only` limits what is read of a Parquet file.
-    Raises StageError for a file that is not there, is damaged, or lacks a needed column.
+    Raises StageError for a file that is not there, is damaged, or lacks a needed column: at once where a header or a
+    schema names the columns, of JSON Lines at the end, whose last row may be the first to have one.
     """
-    rows = _guarded(source, only)
-    first = list(itertools.islice(rows, _PEEK_ROWS))
-    _require_columns(source, first, needed)
-    for row in itertools.chain(first, rows):
+    for row in _guarded(source, needed, only):
         if source.adapt is not None and not isinstance(row, Refusal):
             row = (row[0], source.adapt(row[1]))
         yield row
 
 
-def _guarded(source: SourceFile, only: tuple[str, ...]) -> Iterator[Row | Refusal]:
+def _guarded(source: SourceFile, needed: Mapping[str, str], only: tuple[str, ...]) -> Iterator[Row | Refusal]:
     number = 0
     try:
-        for row in _rows(source, only):
+        for row in _rows(source, needed, only):
             number = row[0] if not isinstance(row, Refusal) else row.row or number
             yield row
     except FileNotFoundError as error:
@@ -73,14 +71,13 @@ def _guarded(source: SourceFile, only: tuple[str, ...]) -> Iterator[Row | Refusa
         ) from error
 
 
-def _rows(source: SourceFile, only: tuple[str, ...]) -> Iterator[Row | Refusal]:
+def _rows(source: SourceFile, needed: Mapping[str, str], only: tuple[str, ...]) -> Iterator[Row | Refusal]:
     if source.format == "parquet":
-        return _parquet_rows(source, only)
-    return _json_rows(source) if source.format == "jsonl" else _csv_rows(source)
+        return _parquet_rows(source, needed, only)
+    return _json_rows(source, needed) if source.format == "jsonl" else _csv_rows(source, needed)
 
 
-def _require_columns(source: SourceFile, first: list[Row | Refusal], needed: Mapping[str, str]) -> None:
-    found = dict.fromkeys(column for row in first if not isinstance(row, Refusal) for column in row[1])
+def _require_columns(source: SourceFile, found: Collection[str], needed: Mapping[str, str]) -> None:
     for key, column in needed.items():
         if found and column not in found:
             raise StageError(
@@ -92,7 +89,9 @@ def _require_columns(source: SourceFile, first: list[Row | Refusal], needed: Map
 # JSON Lines
 
 
-def _json_rows(source: SourceFile) -> Iterator[Row | Refusal]:
+def _json_rows(source: SourceFile, needed: Mapping[str, str]) -> Iterator[Row | Refusal]:
+    missing = dict(needed)
+    found: dict[str, None] = {}
     with _open(source) as stream:
         for number, line in enumerate(_lines(stream, source.max_line_bytes), start=1):
             if number == 1:
@@ -101,7 +100,12 @@ def _json_rows(source: SourceFile) -> Iterator[Row | Refusal]:
                 detail = f"the line has more than {source.max_line_bytes:,} bytes (ingest.max_line_bytes)"
                 yield Refusal(source.name, number, None, None, "line_too_long", detail)
             elif not line.isspace():
-                yield _json_row(source, number, line)
+                row = _json_row(source, number, line)
+                if missing and not isinstance(row, Refusal):
+                    missing = {key: column for key, column in missing.items() if column not in row[1]}
+                    found.update(dict.fromkeys(itertools.islice(row[1], _MOST_NAMES - len(found))))
+                yield row
+    _require_columns(source, found, missing)
 
 
 def _json_row(source: SourceFile, number: int, line: bytes) -> Row | Refusal:
@@ -148,20 +152,21 @@ def _lines(stream: BinaryIO, max_bytes: int) -> Iterator[bytes]:
 # CSV
 
 
-def _csv_rows(source: SourceFile) -> Iterator[Row | Refusal]:
+def _csv_rows(source: SourceFile, needed: Mapping[str, str]) -> Iterator[Row | Refusal]:
     csv.field_size_limit(source.max_line_bytes)  # a setting of the whole process: Python has no other
     with _open(source) as stream:
         split = _split_quoted if source.quoted else _split_plainly
-        yield from _csv_records(source, split(_text_lines(source, stream), source.delimiter))
+        yield from _csv_records(source, split(_text_lines(source, stream), source.delimiter), needed)
 
 
-def _csv_records(source: SourceFile, records: Iterator[_Record]) -> Iterator[Row | Refusal]:
+def _csv_records(source: SourceFile, records: Iterator[_Record], needed: Mapping[str, str]) -> Iterator[Row | Refusal]:
     header = source.header
     for number, cells in records:
         if cells == []:
             continue
         if header is None:
             header = _header(source, number, cells)
+            _require_columns(source, header, needed)
         elif cells is None:
             yield Refusal(source.name, number, None, None, "unclosed_quote", f"{_UNCLOSED} {_QUOTING}")
         elif len(cells) != len(header):
@@ -257,9 +262,10 @@ def _codec(source: SourceFile) -> str:
 # Parquet
 
 
-def _parquet_rows(source: SourceFile, only: tuple[str, ...]) -> Iterator[Row]:
+def _parquet_rows(source: SourceFile, needed: Mapping[str, str], only: tuple[str, ...]) -> Iterator[Row]:
     with pq.ParquetFile(source.path) as file:
         names = file.schema_arrow.names
+        _require_columns(source, names, needed)
         columns = [name for name in names if name in only] if only else names
         has_bytes = any(_holds_bytes(field.type) for field in file.schema_arrow)
         number = 0

@@ -205,3 +205,18 @@ def test_a_missing_column_names_file_columns_and_setting(tmp_path):
     assert str(error.value).endswith(
         "x.csv: no column 'item_id'; it has 'sku', 'title'. Set ingest.columns.item_id to the column that holds it"
     )
+
+
+def test_a_column_of_json_lines_may_come_first_in_any_row(tmp_path):
+    content = b'{"item_id": 1}\n' * 1500 + b'{"item_id": 2, "photo": "x"}\n'
+    rows = read(tmp_path / "x.jsonl", content, needed={"columns.image": "photo"})
+    assert len(rows) == 1501 and rows[-1] == (1501, {"item_id": 2, "photo": "x"})
+    with pytest.raises(
+        StageError, match=r"x\.jsonl: no column 'foto'; it has 'item_id', 'photo'\. Set ingest\.columns"
+    ):
+        read(tmp_path / "x.jsonl", needed={"columns.image": "foto"})
+
+
+def test_a_header_that_lacks_a_column_is_told_before_its_rows(tmp_path):
+    with pytest.raises(StageError, match="no column 'item_id'; it has 'sku'"):
+        read(tmp_path / "x.csv", b"sku\n1,x\n2,x\n", needed={"columns.item_id": "item_id"})
