@@ -31,7 +31,7 @@ _MAX_DEPTH = 32  # of JSON; what makes texts of values recurs
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UNCLOSED = "a quote opens a cell here that no quote before a delimiter or a line's end closes;"
 _QUOTING = "write it twice and quote the cell, or, for a file without quoting, set ingest.quoting: false"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_DELIMITERS = (",", ";", "\t", "|")
 
 # UnicodeDecodeError: an encoding of more than a byte a character, whose lines can't be told before it is decoded.
 _DAMAGE = (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error, pa.ArrowException, pl.exceptions.PolarsError)
@@ -80,10 +80,35 @@ def _rows(source: SourceFile, needed: Mapping[str, str], only: tuple[str, ...]) 
 def _require_columns(source: SourceFile, found: Collection[str], needed: Mapping[str, str]) -> None:
     for key, column in needed.items():
         if found and column not in found:
+            if other := _other_delimiter(source, found, column):
+                raise StageError(
+                    f"{source.path}: no column {column!r}, as its header is not split at {source.delimiter!r} but at "
+                    f"{other!r}: set ingest.delimiter: {json.dumps(other)}"
+                )
             raise StageError(
                 f"{source.path}: no column {column!r}; it has {', '.join(map(repr, found))}. "
                 f"Set ingest.{key} to the column that holds it"
             )
+
+
+def _other_delimiter(source: SourceFile, found: Collection[str], column: str) -> str | None:
+    """Return the delimiter at which a CSV header holds the column, or, of a single cell, falls apart at all."""
+    if source.format != "csv":
+        return None
+    for other in _DELIMITERS:
+        names = [part.strip(' "') for name in found for part in name.split(other)]
+        if other != source.delimiter and (column in names or len(found) == 1 < len(names)):
+            return other
+    return None
+
+
+def _utf16(line: bytes) -> str | None:
+    """Return which UTF-16 a file's first line is in, by its mark or by the zeros of plain letters; None: not in any."""
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if line.count(0) * 3 < len(line):
+        return None
+    return "utf-16-be" if line.startswith(b"\x00") else "utf-16-le"
 
 
 # JSON Lines
@@ -133,8 +158,8 @@ def _is_deep(value: object) -> bool:
 
 
 def _without_bom(source: SourceFile, line: bytes) -> bytes:
-    if line.startswith(_UTF16_BOMS):
-        raise StageError(f"{source.path} is UTF-16; JSON Lines must be UTF-8: convert it (iconv -f UTF-16 -t UTF-8)")
+    if utf16 := _utf16(line):
+        raise StageError(f"{source.path} is UTF-16; JSON Lines must be UTF-8: convert it (iconv -f {utf16} -t UTF-8)")
     line = line.removeprefix(_UTF8_BOM)
     if line.lstrip().startswith(b"["):
         raise StageError(f"{source.path} is one JSON array; it must be JSON Lines, an object a line (jq -c '.[]')")
@@ -241,6 +266,8 @@ def _text_lines(source: SourceFile, stream: BinaryIO) -> Iterator[str]:
             raise StageError(
                 f"{source.path}, line {number}: over {source.max_line_bytes:,} bytes (ingest.max_line_bytes)"
             )
+        if number == 1 and (utf16 := _utf16(line)):
+            raise StageError(f"{source.path} is UTF-16, not {source.encoding}; set ingest.encoding: {utf16}")
         try:
             yield line.decode("utf-8-sig" if number == 1 and encoding == "utf-8" else encoding)
         except UnicodeDecodeError as error:

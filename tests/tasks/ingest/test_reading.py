@@ -69,7 +69,14 @@ def test_values_nested_deeper_than_texts_are_made_of_are_refused(tmp_path):
     assert rows[2][0] == 3
 
 
-@pytest.mark.parametrize("content, remedy", [(b'[{"a": 1}]', "jq -c"), ('{"a": 1}'.encode("utf-16"), "iconv")])
+@pytest.mark.parametrize(
+    "content, remedy",
+    [
+        (b'[{"a": 1}]', "jq -c"),
+        ('{"a": 1}'.encode("utf-16"), "iconv -f utf-16 "),
+        ('{"a": 1}'.encode("utf-16-be"), "iconv -f utf-16-be "),
+    ],
+)
 def test_files_that_are_no_json_lines_say_how_to_convert(tmp_path, content, remedy):
     with pytest.raises(StageError, match=remedy):
         read(tmp_path / "x.jsonl", content)
@@ -101,6 +108,9 @@ def test_csv_in_utf_16(tmp_path):
     assert read(tmp_path / "x.csv", content, encoding="utf-16") == [(2, {"a": "é"})]
     with pytest.raises(StageError, match=r"x\.csv, after row 0: can't be read as csv.*truncated"):
         read(tmp_path / "x.csv", content[:-1], encoding="utf-16")
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        with pytest.raises(StageError, match=rf"x\.csv is UTF-16, not utf-8; set ingest\.encoding: {encoding}$"):
+            read(tmp_path / "x.csv", "a,b\r\n1,é\r\n".encode(encoding))
 
 
 def test_an_unknown_encoding(tmp_path):
@@ -220,3 +230,19 @@ def test_a_column_of_json_lines_may_come_first_in_any_row(tmp_path):
 def test_a_header_that_lacks_a_column_is_told_before_its_rows(tmp_path):
     with pytest.raises(StageError, match="no column 'item_id'; it has 'sku'"):
         read(tmp_path / "x.csv", b"sku\n1,x\n2,x\n", needed={"columns.item_id": "item_id"})
+
+
+@pytest.mark.parametrize(
+    "header, settings, remedy",
+    [
+        ("item_id;title\n", {}, r'no column .*at \',\' but at \';\': set ingest\.delimiter: ";"$'),
+        ('"item_id";"title"\n', {}, r'ingest\.delimiter: ";"$'),
+        ("sku\ttitle\n", {}, r'ingest\.delimiter: "\\t"$'),
+        ("item_id,title\n", {"delimiter": ";"}, r'ingest\.delimiter: ","$'),
+        ("sku,title\n", {}, r"Set ingest\.columns\.item_id"),
+    ],
+)
+def test_another_delimiter_than_the_one_named_is_told(tmp_path, header, settings, remedy):
+    content = header + "1;x, y;2,50\n"
+    with pytest.raises(StageError, match=remedy):
+        read(tmp_path / "x.csv", content.encode(), needed={"columns.item_id": "item_id"}, **settings)
