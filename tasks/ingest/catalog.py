@@ -13,6 +13,7 @@ from tasks.ingest.refusals import Refusal
 
 _BATCH_PICTURES = 2048
 _BATCH_PICTURE_BYTES = 64 * 2**20
+_FIELDS = ("title", "description", "image")
 _PICTURE_KEYS = ("bytes", "hi_res", "large", "url", "path", "thumb")
 
 
@@ -32,7 +33,11 @@ class ItemDraft(NamedTuple):
 
 
 class CatalogPass:
-    """One pass over the catalog files; then `accepted` and `refused` hold the ids met, `rows` the count by file."""
+    """One pass over the catalog files.
+
+    Then `accepted` and `refused` hold the ids met, `rows` the count by file, and `alike` columns that are attributes
+    but for capitals would be a field: file and column, by the field.
+    """
 
     def __init__(self, delivery: Delivery, config: IngestConfig) -> None:
         self._delivery = delivery
@@ -41,6 +46,7 @@ class CatalogPass:
         self.refused: set[str] = set()  # delivered, but unusable: such an item is kept as it was
         self.rows: Counter[str] = Counter()
         self.refused_rows: Counter[str] = Counter()
+        self.alike: dict[str, tuple[str, str]] = {}
 
     def batches(self) -> Iterator[tuple[list[ItemDraft], list[Refusal]]]:
         """Yield drafts and refusals, at most `commit_rows` rows, 2,048 pictures or 64 MiB of them at a time."""
@@ -80,6 +86,7 @@ class CatalogPass:
         if item_id in self.accepted:
             detail = "an earlier row of this delivery has this id and was taken; give each item one row"
             return Refusal(source.name, number, columns.item_id, item_id, "duplicate_id", detail)
+        self._note_alike(source, values)
         draft = _draft(source, number, item_id, values, columns)
         if long_field := _too_long(draft, columns, self._config.max_text_chars):
             self.refused.add(item_id)
@@ -87,6 +94,14 @@ class CatalogPass:
             return Refusal(source.name, number, long_field, item_id, "text_too_long", detail)
         self.accepted.add(item_id)
         return draft
+
+    def _note_alike(self, source: SourceFile, values: Mapping[str, object]) -> None:
+        columns = self._delivery.columns
+        for field in _FIELDS:
+            if (column := getattr(columns, field)) not in values:
+                for other in (column.capitalize(), column.upper()):
+                    if other in values and other not in columns.ignore:
+                        self.alike.setdefault(field, (source.name, other))
 
 
 def _draft(
@@ -130,5 +145,5 @@ def _too_long(draft: ItemDraft, columns: CatalogColumns, max_chars: int) -> str 
 
 def _needed(columns: CatalogColumns) -> dict[str, str]:
     """Return the columns that must be there: the id, and what the config names itself."""
-    named = {"item_id"} | (columns.model_fields_set & {"title", "description", "image"})
+    named = {"item_id"} | (columns.model_fields_set & set(_FIELDS))
     return {f"columns.{key}": getattr(columns, key) for key in sorted(named)}

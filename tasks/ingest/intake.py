@@ -45,6 +45,7 @@ class Findings:
     reasons: Mapping[str, str] = field(default_factory=dict)  # by file: `3 broken_json, 1 duplicate_id`
     picture_files: int = 0
     retries: int = 0
+    alike: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # see CatalogPass
 
     def refused_files(self, max_share: float) -> list[str]:
         """Return the files of which too many rows were refused."""
@@ -99,6 +100,7 @@ class Intake:
         self._findings.rows.update(catalog.rows)
         self._findings.refused_rows.update(catalog.refused_rows)
         self._findings.picture_files, self._findings.retries = pictures.paths, pictures.retries
+        self._findings.alike = catalog.alike
         if self._delivery.catalog:
             self._take_out_gone(stored, catalog, pictures)
         catalog.accepted.update(stored.ids)

@@ -129,6 +129,11 @@ def _notes(findings: Findings, refused: list[str]) -> tuple[str, ...]:
         f"{items['gone']:,} gone",
         f"events: {events['new']:,} new, {events['known']:,} known",
     ]
+    notes += [
+        f"{source}: column {column!r} is taken as an attribute; if it holds the {name}, set ingest.columns.{name}: "
+        f"{column}, if not, name it in ingest.columns.ignore"
+        for name, (source, column) in findings.alike.items()
+    ]
     if findings.refusals:
         notes.append(f"refused: {'; '.join(_reasons(findings))}")
     if refused:

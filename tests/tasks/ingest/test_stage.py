@@ -206,6 +206,18 @@ def test_a_column_map(shop):
     assert shop.rows(INTERACTIONS, "item_id", "user_id", "timestamp") == [("1", "u", 1_700_000_000_000)]
 
 
+def test_a_column_that_but_for_its_capitals_is_a_field_is_told(shop):
+    (shop.delivery / "catalog.csv").write_text("item_id,Title,DESCRIPTION,image,IMAGE\n1,Apple,Red.,,\n")
+    notes = [note for note in shop.plan().notes if "taken as an attribute" in note]
+    assert [note.partition(" is taken")[0] for note in notes] == [
+        "catalog.csv: column 'Title'",
+        "catalog.csv: column 'DESCRIPTION'",
+    ]
+    assert "set ingest.columns.title: Title" in notes[0]
+    mended = shop.plan(columns={"title": "Title", "ignore": ["DESCRIPTION"]})
+    assert "taken as an attribute" not in mended.sentence()
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
