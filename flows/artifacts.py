@@ -2,9 +2,11 @@
 
 import logging
 
+import polars as pl
 from prefect.artifacts import create_markdown_artifact
 
 from flows.findings import findings
+from storage.schemas import RUN_ID, RUNS
 from tasks.config import PipelineConfig
 from tasks.stage import Plan, Summary
 
@@ -44,6 +46,13 @@ def publish_findings(config: PipelineConfig, summary: Summary) -> None:
     if found:
         key, description, text = found
         create_markdown_artifact(text, key=key, description=description)
+
+
+def publish_refusals(config: PipelineConfig) -> None:
+    """Publish `rejects` for a run of ingest that refused its delivery: it has no summary, but a row in `runs`."""
+    runs = config.open_store().table(RUNS).scan().filter(pl.col("stage") == "ingest")
+    run_id = runs.sort("started_at").select(RUN_ID).last().collect().item()
+    publish_findings(config, Summary("ingest", run_id, "rows", {}, 0.0))
 
 
 def summary_markdown(summary: Summary) -> str:

@@ -146,6 +146,16 @@ def show(
     typer.echo(overview.item(_load(config, settings), item))
 
 
+@app.command()
+def rejects(
+    config: ConfigOption,
+    settings: SetOption = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many to show, the newest at the end.")] = 20,
+) -> None:
+    """Show the rows and pictures refused last: file, row, item, field, reason, remedy."""
+    typer.echo(overview.rejects(_load(config, settings), rows))
+
+
 def main() -> None:
     """Run the command line; errors that people can mend are said without a traceback."""
     try:

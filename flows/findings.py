@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.overview import present_results
+from flows.overview import REJECT_COLUMNS, last_rejects, present_results
 from storage.pictures import PictureStore
 from storage.schemas import CREATED_AT, GENERATION_KEY, GENERATIONS, ITEM_ID, ITEMS, METRICS, REJECTS, RUN_ID
 from tasks.config import PipelineConfig
@@ -47,20 +47,20 @@ def findings(config: PipelineConfig, summary: Summary) -> tuple[str, str, str] |
 
 
 def rejects(config: PipelineConfig, summary: Summary) -> str:
-    """Return how many rows each reason has, and those of this run."""
+    """Return how many rows each reason has, and those of this run, or, where it refused none anew, the last ones."""
     table = config.open_store().table(REJECTS).scan()
     reasons = table.group_by("stage", "field", "reason").len("rows").sort("rows", descending=True).collect()
     if reasons.is_empty():
         return "Nothing was ever refused."
-    columns = ("source", "row", ITEM_ID, "field", "reason", "detail")
-    new = table.filter(pl.col(RUN_ID) == summary.run_id).select(columns).collect()
-    shown = [(*cells, _broken(detail or "")) for *cells, detail in new.head(_ROWS).iter_rows()]
-    this_run = _markdown_table(columns, shown) if new.height else "Nothing new in this run."
+    new = table.filter(pl.col(RUN_ID) == summary.run_id).select(REJECT_COLUMNS).collect()
+    rows = new.head(_ROWS) if new.height else last_rejects(table, _ROWS)
+    shown = [(*cells, _broken(detail or "")) for *cells, detail in rows.iter_rows()]
     return "\n\n".join(
         [
             "# Refused in this run",
             f"{new.height:,} rows" + (f", the first {_ROWS} shown" if new.height > _ROWS else ""),
-            this_run,
+            *(() if new.height else ("Nothing new in this run. Refused last:",)),
+            _markdown_table(REJECT_COLUMNS, shown),
             "# Refused so far",
             _markdown_table(reasons.columns, reasons.iter_rows()),
         ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from storage.schemas import ITEM_ID, ITEMS, RUNS, TABLES
+from storage.schemas import CREATED_AT, ITEM_ID, ITEMS, REJECTS, RUNS, TABLES
 from storage.tables import Store
 from tasks.config import PipelineConfig
 from tasks.features import Dataset
@@ -20,6 +20,7 @@ from tasks.semantics import current_generations, current_segments
 if TYPE_CHECKING:
     from tasks.evaluation.results import Results
 
+REJECT_COLUMNS = ("source", "row", ITEM_ID, "field", "reason", "detail")
 _RUNS_SHOWN = 10
 
 
@@ -55,6 +56,18 @@ def item(config: PipelineConfig, item_id: str) -> str:
             *(f"  segment {place} ({kind}): {text}" for place, kind, text in _segment_rows(segments)),
         ]
     )
+
+
+def rejects(config: PipelineConfig, rows: int) -> str:
+    """Return the last `rows` refused rows, the newest at the end, with what is wrong and its remedy."""
+    found = last_rejects(config.open_store().table(REJECTS).scan(), rows)
+    cells = [["" if cell is None else str(cell) for cell in row] for row in found.iter_rows()]
+    return _columns(REJECT_COLUMNS, cells) or "nothing was ever refused"
+
+
+def last_rejects(table: pl.LazyFrame, rows: int) -> pl.DataFrame:
+    """Return the last `rows` rows of the `rejects` table, the newest at the end, in REJECT_COLUMNS."""
+    return table.sort(CREATED_AT, maintain_order=True).tail(rows).select(REJECT_COLUMNS).collect()
 
 
 def prompts(config: PipelineConfig) -> str:

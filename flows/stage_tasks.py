@@ -11,13 +11,14 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 
-from flows.artifacts import publish_findings, publish_plan, publish_summary
+from flows.artifacts import publish_findings, publish_plan, publish_refusals, publish_summary
 from flows.embedded_server import OUR_LOGGERS
 from flows.night import Night, StageFailure
 from flows.progress import ProgressReporter
 from storage.digests import digest_of
 from storage.schemas import RUNS
 from tasks.config import PipelineConfig
+from tasks.ingest.stage import DeliveryRefusedError
 from tasks.isolated import run_isolated
 from tasks.pipeline import stage_named
 from tasks.stage import Plan, Stage, StageCrash, Summary, run_stage
@@ -139,7 +140,11 @@ def run_stage_task(
     """Run one stage, in a process of its own if it will start an engine, and publish its summary."""
     stage, report = stage_named(config, stage_name), ProgressReporter(stage_name)
     isolated = stage.isolated and has_work
-    summary = run_isolated(config, stage_name, report) if isolated else run_stage(stage, report)
+    try:
+        summary = run_isolated(config, stage_name, report) if isolated else run_stage(stage, report)
+    except DeliveryRefusedError:
+        publish_refusals(config)
+        raise
     report.finish(summary)
     publish_summary(summary)
     publish_findings(config, summary)

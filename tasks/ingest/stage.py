@@ -17,11 +17,15 @@ from tasks.ingest.memo import delivery_digest, files_digest, remember, remembere
 from tasks.ingest.pictures import all_held
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
 
-__all__ = ["IngestConfig", "IngestStage"]
+__all__ = ["DeliveryRefusedError", "IngestConfig", "IngestStage"]
 
 logger = logging.getLogger(__name__)
 
 _RULES = 1  # counts up when a change of this package makes the same files give other rows
+
+
+class DeliveryRefusedError(StageError):
+    """Too many rows were refused; the `rejects` table has them, and nothing else of the delivery was taken in."""
 
 
 class IngestStage:
@@ -55,12 +59,12 @@ class IngestStage:
         return plan
 
     def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
-        """Write what is new. Raises StageError, with the refusals written, where too many rows are refused."""
+        """Write what is new. Raises DeliveryRefusedError, with the refusals written, where they are too many."""
         delivery = delivery_of(self.config)
         total = plan.to_do + plan.up_to_date
         if plan.work.height:
             findings = Intake(delivery, self.config, self.store, Mode.WRITE_REFUSALS, run_id).take_in(report, total)
-            raise StageError(self._too_many_refused(findings, delivery))
+            raise DeliveryRefusedError(self._too_many_refused(findings, delivery))
         files = files_digest(delivery)
         findings = Intake(delivery, self.config, self.store, Mode.WRITE, run_id).take_in(report, total)
         if changed := findings.refused_files(self.config.max_reject_share):  # the plan had found it otherwise
@@ -69,7 +73,7 @@ class IngestStage:
             )
         self._remember(findings, delivery_digest(files, self.config_digest, self.store))
         if findings.refusals:
-            logger.warning("ingest refused %s; see table rejects", "; ".join(_reasons(findings)))
+            logger.warning("ingest refused %s; `dmesr rejects` lists them", "; ".join(_reasons(findings)))
         return Outcome(_counts(findings))
 
     def _plan_of(self, findings: Findings) -> Plan:
@@ -105,7 +109,7 @@ class IngestStage:
         ]
         return (
             f"{'; '.join(lines)}: more than ingest.max_reject_share ({self.config.max_reject_share:g}). Nothing of the "
-            "delivery was taken in. Each refused row stands in table rejects with its remedy"
+            "delivery was taken in. `dmesr rejects` lists refused rows with remedies, as does the artifact `rejects`"
         )
 
 

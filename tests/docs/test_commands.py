@@ -28,7 +28,7 @@ from tasks.stage import run_stage
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
 BLOCK = re.compile(r"(<!-- not run: (?P<why>[^>]+) -->\n)?^```sh\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-LOOKING = {"plan", "status", "show", "prompts", "models"}
+LOOKING = {"plan", "status", "rejects", "show", "prompts", "models"}
 SHELL = {"export", "cp", "cd"}
 ONLY_MARKED = {"docker", "vllm"}
 """Programs that the environment of the tests lacks, or that need a GPU."""

@@ -7,9 +7,12 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
+from flows import artifacts, overview, stage_tasks
 from flows.artifacts import publish_findings
 from flows.findings import captions, findings, metrics, rejects, training_curves
 from storage.schemas import REJECTS, RUNS
+from storage.tables import Store
+from tasks.ingest.stage import DeliveryRefusedError, IngestConfig, IngestStage
 from tasks.stage import Summary
 
 
@@ -29,6 +32,25 @@ def test_refused_rows_are_listed_with_their_reasons(night, summary_of) -> None:
     text = rejects(config, Summary("ingest", run_id, "rows", {}, 1.0))
     assert "4 rows" in text and "picture_not_a_picture" in text  # the sample shop's four broken pictures
     assert "Nothing new in this run." in rejects(config, Summary("ingest", "another", "rows", {}, 1.0))
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_refused_delivery_leaves_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: int) -> None:
+    (tmp_path / "catalog.jsonl").write_text("{broken\n")
+    store = Store(tmp_path / "store")
+    stage = IngestStage(IngestConfig(catalog=tmp_path / "catalog.jsonl"), store, tmp_path / "work")
+    published = []
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda text, key, **_: published.append((key, text)))
+    monkeypatch.setattr(stage_tasks, "stage_named", lambda config, name: stage)
+    monkeypatch.setattr(stage_tasks, "ProgressReporter", lambda name: lambda progress: None)
+    config = SimpleNamespace(open_store=lambda: store, work_folder=tmp_path / "work")
+    for _ in range(attempt):
+        with pytest.raises(DeliveryRefusedError, match="`dmesr rejects` lists refused rows"):
+            stage_tasks.run_stage_task.fn(config, "ingest", True, ())
+    key, text = published[-1]
+    assert key == "rejects" and "| catalog.jsonl | 1 |" in text and "write one JSON object" in text.replace("<br>", " ")
+    assert ("Refused last" in text) == (attempt == 2)
+    assert "broken_json" in overview.rejects(config, 20)
 
 
 def test_captions_stand_beside_their_pictures(night, summary_of) -> None:
