@@ -79,9 +79,11 @@ class IngestStage:
     def _plan_of(self, findings: Findings) -> Plan:
         items, events = findings.items, findings.events
         refused = findings.refused_files(self.config.max_reject_share)
-        new = items["new"] + events["new"] + findings.new_refusals
+        new = items["new"] + events["new"] + (0 if refused else findings.new_refusals)
         changed = items["changed"] + items["returned"] + items["gone"]
-        failed = findings.retries + sum(findings.refused_rows[name] for name in refused)
+        failed = findings.retries + (
+            findings.refused_rows.total() if refused else 0
+        )  # known ones, too: a run must stop
         rate = last_rate(self.store, self.name)
         return Plan(
             self.name,
