@@ -1,7 +1,7 @@
 """The command line, `dmesr`. Prefect starts only where a flow runs; planning and looking start nothing."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -161,8 +161,16 @@ def main() -> None:
     try:
         app()
     except (ConfigError, StageError, StoreError, ServerError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise SystemExit(1) from None
+        _end(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise  # not a path that someone named
+        _end(f"{error.filename}: {error.strerror}. Mend that path or its rights, or name another one")
+
+
+def _end(said: str) -> NoReturn:
+    typer.secho(f"error: {said}", fg="red", err=True)
+    raise SystemExit(1)
 
 
 def _plan_and_run(stage: StageName, config: Path, settings: list[str], force: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.options import ConfigOption, SetOption
+from flows.options import ConfigOption, SetOption, check_writable
 from tasks.config import PipelineConfig, load_config
 from tasks.features import Dataset
 
@@ -88,11 +88,12 @@ def experiment(
         typer.echo(f"{grid.title}: {grid.plan().sentence()}")
     if plan:
         return
+    folder = output or grids[0].folder / "tables" / wanted.name
+    check_writable(folder / "table.md")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for grid in grids:
         grid.run(ProgressLines(grid.title))
     table = experiment_table(wanted, grids)
-    folder = output or grids[0].folder / "tables" / wanted.name
     write_whole(folder / "table.md", to_markdown(table))
     write_whole(folder / "table.tex", to_latex(table, wanted.name))
     typer.echo(to_markdown(table))

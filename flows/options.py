@@ -1,5 +1,6 @@
-"""The options that most commands share."""
+"""The options that most commands share, and the check of those that name a file to write."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,3 +17,10 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Run tasks even where
 ItemsOption = Annotated[
     Path | None, typer.Option("--items", help="File of item ids, one a line: work on these items only.")
 ]
+
+
+def check_writable(file: Path) -> None:
+    """Make the file's folder, before the work that the file will hold. Raises OSError, BadParameter if it can't be."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise typer.BadParameter(f"{file} can't be written; name a file in a folder that you may write to")

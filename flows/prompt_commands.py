@@ -7,7 +7,7 @@ import typer
 from click.core import ParameterSource
 
 from flows import overview
-from flows.options import ConfigOption, SetOption
+from flows.options import ConfigOption, SetOption, check_writable
 from storage.pictures import PictureStore
 from tasks.config import PipelineConfig, load_config
 from tasks.describe import DescribeConfig, DescribeStage
@@ -52,6 +52,8 @@ def diff(
     Answers that the store lacks are asked for and stored. Opens nothing; says where the page is.
     """
     pipeline = load_config(config, settings or [])
+    if out is not None:
+        check_writable(out)
     old, new = (prompt_in_use(pipeline.describe, first), first) if second is None else (first, second)
 
     def describe(trial: DescribeConfig) -> None:

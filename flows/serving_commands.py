@@ -10,7 +10,7 @@ import typer
 
 from flows.flow_runs import run_one_stage
 from flows.night import StageName, for_users
-from flows.options import ConfigOption, ForceOption, SetOption
+from flows.options import ConfigOption, ForceOption, SetOption, check_writable
 from storage.schemas import CREATED_AT, METRICS
 from storage.tables import Store
 from tasks.config import PipelineConfig, load_config
@@ -82,7 +82,7 @@ def recommend(
     chosen = for_users(settings, users)
     pipeline = load_config(config, chosen)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        check_writable(out)
     _plan_and_run(pipeline, "recommend", config, chosen, force)
     if out is not None:
         stage = stage_named(pipeline, "recommend")

@@ -1,11 +1,12 @@
 """The command line as a user meets it: plans, looks, errors and failures, in processes of its own."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flows import command_line
+from flows import command_line, serving_commands
 from sample_shop import delivery
 
 CATALOG = '{"item_id": "a", "title": "Mug", "description": "Red."}\n{"item_id": "b", "title": "Lamp"}\nnot json\n'
@@ -88,6 +89,23 @@ def test_a_config_that_is_wrong(shop, spoil: Callable[[str], str], expected: str
     result = shop.dmesr("run")
     assert result.returncode == 1
     assert expected in said(result) and str(shop.config_file) in result.stdout
+
+
+def test_paths_that_cant_be_written_are_told_in_a_line(
+    shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(serving_commands, "_plan_and_run", lambda *_: pytest.fail("checked before the work"))
+    words = ["dmesr", "recommend", "--config", str(shop.config_file), "--out"]
+    for path, code, expected in (
+        (tmp_path / "file" / "lists.jsonl", 1, f"error: {tmp_path / 'file'}: File exists. Mend that path"),
+        (tmp_path, 2, "can't be written; name a file"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*words, str(path)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        assert ended.value.code == code
+        assert expected in " ".join(capsys.readouterr().err.replace("│", "").split())
 
 
 def test_a_sample_shop_that_was_drawn_halfway_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
