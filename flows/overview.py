@@ -16,6 +16,7 @@ from tasks.prompt_answers import PromptAnswers, prompt_answers
 from tasks.prompt_files import load_prompts
 from tasks.report import report_path
 from tasks.semantics import current_generations, current_segments
+from tasks.stage import StageError
 
 if TYPE_CHECKING:
     from tasks.evaluation.results import Results
@@ -39,11 +40,11 @@ def status(config: PipelineConfig) -> str:
 
 
 def item(config: PipelineConfig, item_id: str) -> str:
-    """Return one item as delivered, the answers about it, and its segments."""
+    """Return one item as delivered, the answers about it, and its segments. Raises StageError if there is none."""
     store = config.open_store()
     rows = store.table(ITEMS).scan().filter(pl.col(ITEM_ID) == item_id).collect()
     if rows.height == 0:
-        return f"no item {item_id} in {store.url}: ids are text, exactly as delivered"
+        raise StageError(f"no item {item_id} in {store.url}: ids are text, exactly as delivered")
     row = rows.row(0, named=True)
     fields = ("title", "description", "attributes", "image_reference", "active", "updated_at")
     answers = _of_item(current_generations(store, config.describe), item_id)

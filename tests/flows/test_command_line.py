@@ -58,7 +58,8 @@ def test_a_stage_then_looking_at_what_it_left(shop) -> None:
     assert "completed" in status
     shown = said(shop.dmesr("show", "a"))
     assert "title: Mug" in shown and "text (not asked yet)" in shown
-    assert "no item z" in said(shop.dmesr("show", "z"))
+    unknown = shop.dmesr("show", "z")
+    assert unknown.returncode == 1 and "error: no item z" in said(unknown)
 
 
 def test_prompts_are_shown_with_their_digests(shop) -> None:
