@@ -46,11 +46,12 @@ def test_formats(picture_format):
     assert (picture.mode, picture.size) == ("RGB", (40, 30))
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.filterwarnings("ignore")
 def test_truncated(picture_format):
     content = encoded(noise(64, 64), picture_format)
-    assert kind_of(content[: len(content) * 2 // 3]) in ("truncated", "not_a_picture")
-    assert kind_of(encoded(noise(64, 64), "JPEG")[:2000]) == "truncated"
+    for length in (20, 100, len(content) * 2 // 3):  # 20, 100: within the header
+        assert kind_of(content[:length]) == "truncated"
 
 
 def test_no_picture():
