@@ -190,8 +190,8 @@ class DescribeStage:
         changed = _asked_before(missing, stored)
         given_up = rows.filter(has_failed & ~may_try).height
         tried = (f"{given_up:,} of them given up after {self.config.max_attempts} attempts",) if given_up else ()
-        rate = last_rate(self.store, self.name)
         to_do = missing.height + again.height
+        rate = last_rate(self.store, self.name, to_do)
         return Plan(
             self.name,
             "answers",

@@ -115,7 +115,7 @@ class EmbedStage:
         uncut, wanted = self._uncut(own), self._wanted_texts(own)
         missing = self._missing(wanted)
         to_do = uncut.height + missing.height
-        rate = last_rate(self.store, self.name)
+        rate = last_rate(self.store, self.name, to_do)
         cutting = (f"{uncut.height:,} of them items to cut into segments first",) if uncut.height else ()
         return Plan(
             self.name,

@@ -6,6 +6,7 @@ as it goes, so that a killed run, started again, plans only what is left.
 """
 
 import dataclasses
+import itertools
 import json
 import logging
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -26,6 +28,9 @@ from storage.tables import Store
 from tasks.memory import PeakMemory
 
 logger = logging.getLogger(__name__)
+
+_RATED_RUNS = 10
+_ALIKE = 10  # a run tells of one up to so many times as large
 
 ReportProgress = Callable[["Progress"], None]
 
@@ -53,7 +58,7 @@ class Plan:
     """What a stage would do now.
 
     `work` holds one row per unit of work, in the stage's own columns; it stays inside the process that made it.
-    `seconds` is an estimate from the last run's throughput, None where there was none.
+    `seconds` is an estimate by `last_rate`, None where no run tells it.
     """
 
     stage: str
@@ -208,11 +213,14 @@ def _record(
     table.append(pl.DataFrame([row], schema=table.empty().schema))
 
 
-def last_rate(store: Store, stage_name: str) -> float | None:
-    """Return the throughput of the stage's last completed run that did something, in units a second."""
+def last_rate(store: Store, stage_name: str, to_do: int = 0) -> float | None:
+    """Return the throughput of the largest of the stage's last ten runs that did something, in units a second.
+
+    A small run, such as one for a few items, is mostly an engine's start: None where no run did a tenth of `to_do`.
+    """
     runs = store.table(RUNS).scan().filter((pl.col("stage") == stage_name) & (pl.col("status") == "completed"))
-    for counts, seconds in runs.sort("started_at", descending=True).select("counts", "seconds").collect().iter_rows():
-        done = json.loads(counts).get("done", 0)
-        if done and seconds > 0:
-            return done / seconds
-    return None
+    newest = runs.sort("started_at", descending=True).select("counts", "seconds").collect().iter_rows()
+    worked = ((json.loads(counts).get("done", 0), seconds) for counts, seconds in newest)
+    last = itertools.islice(((done, seconds) for done, seconds in worked if done and seconds > 0), _RATED_RUNS)
+    done, seconds = max(last, key=itemgetter(0), default=(0, 0.0))
+    return done / seconds if done and done * _ALIKE >= to_do else None

@@ -81,10 +81,9 @@ class IngestStage:
         refused = findings.refused_files(self.config.max_reject_share)
         new = items["new"] + events["new"] + (0 if refused else findings.new_refusals)
         changed = items["changed"] + items["returned"] + items["gone"]
-        failed = findings.retries + (
-            findings.refused_rows.total() if refused else 0
-        )  # known ones, too: a run must stop
-        rate = last_rate(self.store, self.name)
+        # Of a delivery that is refused also the refusals that are known: there must be a run that stops.
+        failed = findings.retries + (findings.refused_rows.total() if refused else 0)
+        rate = last_rate(self.store, self.name, new + changed + failed)
         return Plan(
             self.name,
             "rows",

@@ -1,0 +1,37 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from storage.schemas import RUNS
+from storage.tables import Store
+from tasks.stage import last_rate
+
+
+def put_runs(store: Store, *runs: tuple[int, float]) -> None:
+    """Completed runs of a stage, one an hour: units done, seconds."""
+    table = store.table(RUNS)
+    texts = dict.fromkeys(("config_digest", "read_versions", "written_versions"), "")
+    rows = [
+        texts
+        | {
+            "run_id": str(hour),
+            "stage": "describe",
+            "status": "completed",
+            "started_at": datetime(2026, 11, 1 + hour // 24, hour % 24, tzinfo=UTC),
+            "seconds": seconds,
+            "counts": json.dumps({"done": done}),
+        }
+        for hour, (done, seconds) in enumerate(runs)
+    ]
+    table.append(pl.DataFrame(rows, schema=table.empty().schema))
+
+
+def test_the_rate_is_of_the_largest_run_of_late(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert last_rate(store, "describe") is None
+    put_runs(store, (9000, 1.0), *[(5, 60.0)] * 5, (1000, 100.0), *[(0, 1.0)] * 9, *[(5, 60.0)] * 4)
+    assert last_rate(store, "describe") == 10.0  # 1,000 in 100 s; that of 9,000 has ten after it that did something
+    assert last_rate(store, "describe", to_do=10_000) == 10.0
+    assert last_rate(store, "describe", to_do=10_001) is None  # ten times as many tell nothing of it
