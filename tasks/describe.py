@@ -189,7 +189,9 @@ class DescribeStage:
         missing, again = rows.filter(is_missing), rows.filter(has_failed & may_try)
         changed = _asked_before(missing, stored)
         given_up = rows.filter(has_failed & ~may_try).height
-        tried = (f"{given_up:,} of them given up after {self.config.max_attempts} attempts",) if given_up else ()
+        tried = (
+            f"{given_up:,} more given up after {self.config.max_attempts} attempts: --retry-failed asks for them again"
+        )
         to_do = missing.height + again.height
         rate = last_rate(self.store, self.name, to_do)
         return Plan(
@@ -198,9 +200,9 @@ class DescribeStage:
             new=missing.height - changed,
             changed=changed,
             failed_before=again.height,
-            up_to_date=rows.height - to_do,
+            up_to_date=rows.height - to_do - given_up,
             seconds=to_do / rate if rate else None,
-            notes=(*tried, *_unpinned(self.config)),
+            notes=(*((tried,) if given_up else ()), *_unpinned(self.config)),
             work=pl.concat([missing, again]).drop("status").sort("suspect", "view", maintain_order=True),
         )
 

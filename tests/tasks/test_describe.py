@@ -170,7 +170,9 @@ def test_a_refused_request_is_a_row_and_is_tried_again_until_given_up(store, mod
         "b": ["ok", None, 1],
         "refuse": ["failed", "request_refused", 2],
     }
-    assert planned(store, config, tmp_path).to_do == 0
+    plan = planned(store, config, tmp_path)
+    assert (plan.to_do, plan.up_to_date) == (0, 2)  # a and b
+    assert plan.notes[0].startswith("1 more given up after 2 attempts: --retry-failed")
     assert planned(store, config_for(model, prompts[1:], retry_failed=True), tmp_path).failed_before == 1
 
 
