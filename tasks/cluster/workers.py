@@ -102,7 +102,7 @@ class _Deal(Generic[Result]):
     def collect(self) -> Iterator[Result]:
         """Yield what has come since, waiting a moment for the first."""
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
         ready: list[Any]  # streams; Ray's types know of single results only
         ready, _ = ray.wait(list(self._under_way), num_returns=1, timeout=_WAIT_SECONDS, fetch_local=False)
@@ -114,7 +114,7 @@ class _Deal(Generic[Result]):
                 self._idle.append(self._under_way.pop(stream).actor)
             except RayTaskError as error:
                 raise _as_said(error) from error
-            except RayActorError as error:
+            except (RayActorError, OutOfMemoryError, ObjectLostError) as error:  # the last: its node is gone
                 self._replace(self._under_way.pop(stream), error)
             else:
                 dealt.left = dealt.left.filter(~pl.col(self._key).is_in(list(keys)))
@@ -125,12 +125,15 @@ class _Deal(Generic[Result]):
         return self._actor_class.remote(self._make)
 
     def _replace(self, dealt: _Dealt, error: Exception) -> None:
+        import ray
+
         logger.warning("a worker was lost, %d rows of its shard go to another one: %s", dealt.left.height, error)
         if self._restarts_left == 0:
             raise StageError(
                 f"more workers were lost than cluster.max_restarts allows ({error}). What was done is stored; look at "
                 "Ray's logs for the cause, then run the stage again"
             ) from error
+        ray.kill(dealt.actor)  # it may live, and hold the GPU that the next one needs: only a result of its was lost
         self._restarts_left -= 1
         self._unstarted += 1
         if dealt.left.height:

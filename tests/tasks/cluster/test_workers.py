@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import psutil
 import pytest
 
@@ -17,6 +19,7 @@ from storage.digests import digest_of_text
 from storage.schemas import EMBEDDINGS, GENERATIONS
 from storage.vectors import vectors_from_frame
 from tasks.cluster.config import ClusterConfig
+from tasks.cluster.workers import _Deal
 from tasks.describe import DescribeConfig, DescribeStage
 from tasks.embed import EmbedConfig, EmbedStage
 from tasks.engines.endpoint import EndpointConfig
@@ -117,6 +120,35 @@ def test_embedded_by_two_workers_of_which_one_is_killed(
     assert rows.height == ITEMS
     vectors = dict(zip(rows["text_digest"], vectors_from_frame(rows).tolist(), strict=True))
     assert vectors == {digest_of_text(title): [len(title), 1.0] for title in titles}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ray.exceptions.OutOfMemoryError("killed"), ray.exceptions.ObjectLostError("00", None, "")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_worker_killed_for_memory_or_whose_node_is_gone_is_lost(error, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(result: object) -> object:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def work(shard: pl.DataFrame) -> Iterator[object]:
+        dealt.append(shard["key"].to_list())
+        return next(streams)
+
+    dealt: list[list[str]] = []
+    streams = iter([iter([(["a"], 1), error]), iter([(["b"], 2)])])
+    actor = SimpleNamespace(work=SimpleNamespace(options=lambda num_returns: SimpleNamespace(remote=work)))
+    monkeypatch.setattr(ray, "wait", lambda streams, **_: (streams, []))
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    deal = _Deal(ClusterConfig(), LengthEncoder, iter([pl.DataFrame({"key": ["a", "b"]})]), "key")
+    monkeypatch.setattr(deal, "_actor_class", SimpleNamespace(remote=lambda make: actor))
+    results: list[object] = []
+    while deal.deal_out():
+        results += deal.collect()
+    assert results == [1, 2] and dealt == [["a", "b"], ["b"]]
 
 
 def test_what_a_worker_says_is_what_the_stage_says(
