@@ -22,7 +22,7 @@ driver_answers() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 profile=${DMESR_PROFILE:-$(driver_answers && echo gpu || echo cpu)}
 case $profile in cpu | gpu) ;; *) fail "DMESR_PROFILE is '$profile'; it is cpu or gpu" ;; esac
 
-# The stamp holds what the environment was made from.
+# The stamp holds what the environment was made from: while it is being made, its profile alone.
 stamp=$environment/.dmesr-installed
 wanted="$profile $extras $(pwd) $(cat pyproject.toml constraints.txt setup/install.sh | cksum)"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
@@ -49,13 +49,13 @@ if [ -f "$stamp" ] && [ "$(cut -d ' ' -f 1 "$stamp")" != "$profile" ]; then
     say "$environment was made for another profile; making it anew"
     rm -rf "$environment"
 fi
-rm -f "$stamp"
 
 if ! [ -x "$environment/bin/python" ]; then
     python=$(find_python)
     say "making $environment with $("$python" --version 2>&1), profile $profile"
     "$python" -m venv "$environment"
 fi
+echo "$profile unfinished" >"$stamp"
 python=$environment/bin/python
 pip="$python -m pip --disable-pip-version-check"
 
