@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from torch.utils import deterministic
 
 from dmesr_model.adapters import Adapter
+from dmesr_model.batches import FEWEST_TRAINING_EVENTS
 from dmesr_model.features import ABSENT, ItemFeatures
 from dmesr_model.files import replace_text
 from dmesr_model.item_batches import ItemGatherer
@@ -92,7 +93,15 @@ def place_on_gpu(gatherer: ItemGatherer, device: torch.device) -> None:
 
 
 def split_events(sequences: Sequences, split: SplitName) -> tuple[Sequences, HeldOut | None]:
-    """(training events, validation events)."""
+    """(training events, validation events).
+
+    A lone training event is none: nothing is predicted from it, and an item with no other would be a negative alone.
+    """
+    train, validation = _split(sequences, split)
+    return select_users(train, np.flatnonzero(train.lengths >= FEWEST_TRAINING_EVENTS)), validation
+
+
+def _split(sequences: Sequences, split: SplitName) -> tuple[Sequences, HeldOut | None]:
     if split == "leave_one_out":
         parts = leave_one_out(sequences)
         return parts.train, parts.validation

@@ -53,8 +53,8 @@ class StepBuilder:
         device: where `build_ahead` puts steps, and where the whole catalog is kept when the loss needs all of it.
 
     The candidates of the loss are the items with a training event: an item that nobody has met yet is no evidence of
-    anything, and as a negative it would only learn to be ranked last. That is what an item learns which occurs only
-    where nothing is predicted: as a lone event or, with a causal backbone, as a first one.
+    anything, and as a negative it would only learn to be ranked last. With a causal backbone that is what an item
+    learns which only ever begins histories.
     """
 
     def __init__(

@@ -294,19 +294,16 @@ def check_settings(variant: str, settings: Mapping[str, Any]) -> None:
 
 def check_histories(variant: str, sequences: Sequences, split: str | None) -> None:
     """Raise StageError where the split (None: the trainer's default) leaves no user two events to train on."""
-    from dmesr_model.batches import FEWEST_TRAINING_EVENTS
     from dmesr_model.run_setup import split_events
     from dmesr_model.trainer import TrainConfig
 
     chosen = TrainConfig.model_validate({} if split is None else {"split": split}).split
-    trained_U = split_events(sequences, chosen)[0].lengths
-    if trained_U.max(initial=0) >= FEWEST_TRAINING_EVENTS:
+    if split_events(sequences, chosen)[0].user_count:
         return
-    kept = int((sequences.lengths - trained_U).max(initial=0))
     raise StageError(
         f"train: variant {variant}: no user has two training events: of the {sequences.user_count:,} histories that "
-        f"pass train.filters the longest has {sequences.lengths.max(initial=0)} events, and split {chosen} keeps "
-        f"{kept} of them from training. Give more interactions; or set train.filters.min_sequence_length to 2, if "
+        f"pass train.filters the longest has {sequences.lengths.max(initial=0)} events, of which split {chosen} "
+        "leaves fewer than two. Give more interactions; or set train.filters.min_sequence_length to 2, if "
         "there are users of two events, who train with both; or keep fewer events back: train.train.split: last_event"
     )
 

@@ -5,7 +5,7 @@ import torch
 
 from dmesr_model.features import ItemFeatures
 from dmesr_model.model_config import ModelConfig
-from dmesr_model.run_setup import build_model
+from dmesr_model.run_setup import build_model, split_events
 from dmesr_model.sequences import Sequences
 
 
@@ -23,6 +23,16 @@ def test_each_adapter_knows_the_mean_of_its_source_over_the_items_of_training():
     view, segments = model.items.adapters
     assert view.mean_E.tolist() == [2, 0]
     assert segments.mean_E.tolist() == [0, 6]  # of the distinct texts 2 and 3
+
+
+def test_an_item_of_a_lone_training_event_is_one_that_training_never_met(toy_features):
+    histories = Sequences.from_histories([[1, 2, 3, 4], [5, 6, 7], [8]], "uvw")
+    train, validation = split_events(histories, "leave_one_out")  # of v and w one event is left, 5 and 8
+    assert (train.user_ids, train.item_index.tolist()) == (("u",), [1, 2])
+    assert (validation.histories.user_ids, validation.target_index_H.tolist()) == (("u", "v"), [3, 6])
+    assert split_events(histories, "last_event")[0].item_index.tolist() == [1, 2, 3, 5, 6]
+    assert split_events(histories, "none")[0].user_ids == ("u", "v")
+    assert build_model(toy_features(), train, ModelConfig(), seed=0).item_ids == ("item-0", "item-1")
 
 
 def test_what_all_texts_share_changes_no_item(toy_features, toy_sequences):

@@ -140,7 +140,7 @@ def test_histories_of_which_a_split_leaves_one_event_are_said_before_training(ha
     hand_made_shop.put_events(*((user, item, time) for user in "uv" for time, item in enumerate("abc")))
     said = (
         r"variant id_only: no user has two training events: of the 2 histories that pass train\.filters the longest "
-        r"has 3 events, and split leave_one_out keeps 2 of them from training\. .*min_sequence_length.*last_event"
+        r"has 3 events, of which split leave_one_out leaves fewer than two\. .*min_sequence_length.*last_event"
     )
     with pytest.raises(StageError, match=said):
         run_stage(stage(hand_made_shop, config()), lambda progress: None)
