@@ -124,7 +124,7 @@ class DMESR(nn.Module, ModelHubMixin):
         reads_text = len(self.items.adapters) > 0
         facts = [("items seen in training", len(self.item_ids))]
         facts += [("text vector width", self.encoder_width)] if reads_text else []
-        card_data = ModelCardData(library_name="dmesr", license="apache-2.0", tags=["recommendation", "sequential"])
+        card_data = ModelCardData(library_name="dmesr", tags=["recommendation", "sequential"])
         return ModelCard.from_template(
             card_data,
             template_str=MODEL_CARD,
