@@ -1,4 +1,4 @@
-"""Which tests stay together when the suite runs in several processes (`pytest -n 2`), and with how many threads."""
+"""Which tests stay together when the suite runs in several processes (`pytest -n 3`), and with how many threads."""
 
 import os
 
@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 pytest_plugins = ["report_page"]
 
 # Before torch and numba are imported, here and in every process that a test starts: as many threads as cores in each
-# of two test processes wait for each other, and take several times as long.
+# of several test processes wait for each other, and take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_NIGHT = "tests/flows/night/"  # tests of one small shop, whose night takes minutes to make
