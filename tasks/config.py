@@ -59,7 +59,7 @@ class StoreConfig(BaseModel):
 
 
 class PipelineConfig(BaseModel):
-    """Everything a run is decided by: where its stores are, and one section a stage."""
+    """Everything a run is decided by: where its stores are, and one section a stage; most need saying nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,12 +68,12 @@ class PipelineConfig(BaseModel):
     work_folder: Path = Field(description="models, features, logs, locks and the report; a local folder")
     ingest: IngestConfig
     describe: DescribeConfig
-    embed: EmbedConfig
-    train: TrainStageConfig
-    evaluate: EvaluateConfig
+    embed: EmbedConfig = EmbedConfig()
+    train: TrainStageConfig = TrainStageConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     promote: PromoteConfig = PromoteConfig()
-    recommend: RecommendConfig
-    report: ReportConfig
+    recommend: RecommendConfig = RecommendConfig()
+    report: ReportConfig = ReportConfig()
     maintain: MaintainConfig = MaintainConfig()
 
     _origin: str = PrivateAttr(default="")

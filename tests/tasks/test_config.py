@@ -12,11 +12,6 @@ store: {url: store}
 work_folder: work
 ingest: {folder: delivery}
 describe: {model: some/hub-id}
-embed: {}
-train: {}
-evaluate: {}
-recommend: {}
-report: {}
 """
 
 

@@ -23,11 +23,6 @@ store: {url: store}
 work_folder: work
 ingest: {folder: delivery}
 describe: {model: made/model}
-embed: {}
-train: {}
-evaluate: {}
-recommend: {}
-report: {}
 """
 CATALOG = '{"item_id": "a", "title": "Mug"}\n{"item_id": "b", "title": "Lamp"}\n'
 EVENTS = "user_id,item_id,timestamp\nu,a,1\nu,b,2\n"
