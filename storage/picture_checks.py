@@ -109,7 +109,8 @@ def _opened(content: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
         raise PictureError("too_many_pixels", f"{error}; at most {max_pixels:,} pixels are decoded") from error
     except _DAMAGE as error:
         if _begins_as_picture(content[:16]):
-            raise PictureError("truncated", "the picture ends early or is damaged, in its header") from error
+            said = f"the picture ends early or is damaged, in its header: begins with {content[:16]!r}"
+            raise PictureError("truncated", said) from error
         raise PictureError("not_a_picture", f"no known picture format: begins with {content[:16]!r}") from error
     width, height = picture.size
     if width * height > max_pixels:
@@ -118,8 +119,8 @@ def _opened(content: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
 
 
 def _begins_as_picture(prefix: bytes) -> bool:
-    """Whether one of the formats knows the first 16 bytes as its own."""
-    accepts = (accept for _, accept in map(Image.OPEN.__getitem__, _FORMATS))
+    """Whether one of the formats knows the first 16 bytes as its own; BMP's two letters are those of texts, too."""
+    accepts = (Image.OPEN[name][1] for name in _FORMATS if name != "BMP")
     return any(accept is not None and accept(prefix) is True for accept in accepts)
 
 

@@ -6,6 +6,7 @@ error, never a silent swap.
 """
 
 import os
+import stat
 import uuid
 from functools import cached_property
 from pathlib import Path
@@ -62,8 +63,11 @@ class PictureStore:
 
     def _size(self, reference: str) -> int | None:
         if self._store.is_local:
-            path = self._local(reference)
-            return path.stat().st_size if path.is_file() else None
+            try:
+                found = self._local(reference).stat()
+            except FileNotFoundError:
+                return None
+            return found.st_size if stat.S_ISREG(found.st_mode) else None
         return self._listed.get(reference)
 
     def _write(self, reference: str, content: bytes) -> None:

@@ -24,16 +24,20 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True)
 class TableSchema:
-    """A table's name, Arrow schema, and the columns that together name a row once (empty: rows have no key)."""
+    """A table's name, Arrow schema, and the columns that together name a row once (empty: rows have no key).
+
+    `shares_folder`: its folder holds files that no version of it names and that stay.
+    """
 
     name: str
     arrow: pa.Schema
     key: tuple[str, ...]
+    shares_folder: bool = False
 
 
-def _schema(name: str, key: tuple[str, ...], **columns: pa.DataType) -> TableSchema:
+def _schema(name: str, key: tuple[str, ...], shares_folder: bool = False, **columns: pa.DataType) -> TableSchema:
     fields = [pa.field(column, data_type, nullable=column not in key) for column, data_type in columns.items()]
-    return TableSchema(name, pa.schema(fields), key)
+    return TableSchema(name, pa.schema(fields), key, shares_folder)
 
 
 ITEMS = _schema(
@@ -58,6 +62,7 @@ ITEMS = _schema(
 PICTURES = _schema(
     "pictures",
     ("source",),
+    shares_folder=True,  # storage.pictures keeps the pictures themselves there
     source=pa.string(),  # a delivered picture: its path, its URL, or `bytes:` and the digest of a column's bytes
     stamp=pa.string(),  # size and time of a file: another stamp, and the file is read again; null for what can't change
     limits_digest=pa.string(),  # the limits it was checked against

@@ -238,6 +238,7 @@ class Table:
         """Delete files that no version of the last `keep_hours` hours needs; return how many.
 
         Those that a killed writer left and no version names stay a day at least: a writer at work may yet commit them.
+        They stay for good where the folder holds files of others, which look alike.
         """
         table = self._open()
         if table is None:
@@ -250,9 +251,10 @@ class Table:
             )
 
         self._write(lambda: _remember_for(table, keep_hours))
-        if keep_hours < _WRITING_HOURS:
+        if keep_hours < _WRITING_HOURS or self.schema.shares_folder:
             self._write(lambda: delete(keep_hours, full=False))
-        self._write(lambda: delete(max(keep_hours, _WRITING_HOURS), full=True))
+        if not self.schema.shares_folder:
+            self._write(lambda: delete(max(keep_hours, _WRITING_HOURS), full=True))
         return len(removed)
 
     def _open(self, version: int | None = None) -> DeltaTable | None:

@@ -193,7 +193,7 @@ class DescribeStage:
             f"{given_up:,} more given up after {self.config.max_attempts} attempts: --retry-failed asks for them again"
         )
         to_do = missing.height + again.height
-        rate = last_rate(self.store, self.name, to_do)
+        rate = last_rate(self.store, self.name)
         return Plan(
             self.name,
             "answers",
@@ -277,9 +277,11 @@ class _Watch:
             )
 
     def stop_where_nothing_came_back(self) -> None:
-        """At the end of a run too small for the limits above: the server took no request at all."""
+        """At the end of a run too small for the limits above: the server took none of the requests that reached it."""
         kinds = self._writer.error_kinds
-        if self._writer.done and self._lost_in_a_row == self._writer.done and all(map(_NOT_THERE.fullmatch, kinds)):
+        own = sum(count for kind, count in kinds.items() if kind.startswith(_OURS))
+        theirs = [kind for kind in kinds if not kind.startswith(_OURS)]
+        if theirs and self._lost_in_a_row == self._writer.done - own and all(map(_NOT_THERE.fullmatch, theirs)):
             self._say_the_server_is_gone(f"all {self._lost_in_a_row} requests to the server failed")
         if failed := self._writer.statuses[FAILED]:
             logger.warning("%d of %d requests failed: %s", failed, self._writer.done, dict(kinds))

@@ -45,8 +45,12 @@ from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, las
 
 logger = logging.getLogger(__name__)
 
+SOUND_VECTORS = "sound_vectors.json"
+"""A note in the work folder: these vectors were looked through, and none holds NaN or infinity."""
+
 NO_SEGMENT = "none"  # kind of the row that says: this text holds no segment (it is blank)
 _CUT_ROWS = 20_000  # items whose text is in memory at a time
+_DELETED_AT_ONCE = 1000  # vectors; a longer condition overflows the stack of what reads it
 _REPORT_SECONDS = 1.0
 
 
@@ -115,7 +119,7 @@ class EmbedStage:
         uncut, wanted = self._uncut(own), self._wanted_texts(own)
         missing = self._missing(wanted)
         to_do = uncut.height + missing.height
-        rate = last_rate(self.store, self.name, to_do)
+        rate = last_rate(self.store, self.name)
         cutting = (f"{uncut.height:,} of them items to cut into segments first",) if uncut.height else ()
         return Plan(
             self.name,
@@ -179,7 +183,7 @@ class EmbedStage:
 
         Earlier versions stored such ones. Reading all vectors takes long, so where there are none is noted for good.
         """
-        reference, note = self.store.table(EMBEDDINGS).reference(), self.work_folder / "sound_vectors.json"
+        reference, note = self.store.table(EMBEDDINGS).reference(), self.work_folder / SOUND_VECTORS
         sound = json.dumps([reference and reference.table_id, self.config.encoder_digest])
         if note.exists() and note.read_text() == sound:
             return pl.Series(dtype=pl.String)
@@ -191,11 +195,16 @@ class EmbedStage:
 
     def _drop_unsound(self) -> None:
         """Delete them, and the features made of them, whose names would stay the same."""
+        from tasks.evaluation.kept import experiments_folder
+
         unsound = self._unsound()
-        if len(unsound):
-            shutil.rmtree(self.work_folder / "features", ignore_errors=True)
-            texts = ", ".join(f"'{digest}'" for digest in unsound)
-            of_encoder = f"{ENCODER_DIGEST} = '{self.config.encoder_digest}'"
+        if unsound.is_empty():
+            return
+        for folder in (self.work_folder, experiments_folder(self.work_folder)):
+            shutil.rmtree(folder / "features", ignore_errors=True)
+        of_encoder = f"{ENCODER_DIGEST} = '{self.config.encoder_digest}'"
+        for part in unsound.to_frame().iter_slices(_DELETED_AT_ONCE):
+            texts = ", ".join(f"'{digest}'" for digest in part[TEXT_DIGEST])
             self.store.table(EMBEDDINGS).delete(f"{of_encoder} AND {TEXT_DIGEST} IN ({texts})", note="not finite")
 
     def _cut(self, work: pl.DataFrame, run_id: str) -> int:

@@ -34,7 +34,7 @@ from storage.schemas import (
 from storage.tables import SchemaError, Store
 from storage.vectors import vectors_from_frame
 from tasks.describe import DescribeConfig, asked_views
-from tasks.embed import EmbedConfig
+from tasks.embed import SOUND_VECTORS, EmbedConfig
 from tasks.ingest.filters import FilterConfig, filtered_events
 from tasks.semantics import OK, current_generations, current_segments, encoder_digest
 from tasks.stage import StageError
@@ -229,6 +229,7 @@ class Dataset:
             if vectors.shape[1] != mapped.shape[1]:
                 raise self._of_other_widths()
             if not np.isfinite(vectors).all():
+                (self._work_folder / SOUND_VECTORS).unlink(missing_ok=True)  # so that embed looks
                 raise StageError(
                     "the embeddings table holds NaN or infinity; run embed, which makes those vectors anew"
                 )

@@ -171,24 +171,23 @@ class MaintainStage:
         None of a kind while recommend has work to do for the present one: what is served then is one of the others.
         """
         key, table = pl.col("recommendation_key"), self.store.table(RECOMMENDATIONS)
-        since, is_listed = self._served_since(), key.str.starts_with(LISTED)
-        old = [
-            *self._replaced(since.filter(~is_listed), self._everyones),
-            *self._replaced(since.filter(is_listed), self._listed),
-        ]
+        is_listed = key.str.starts_with(LISTED)
+        old = [*self._replaced(~is_listed, self._everyones), *self._replaced(is_listed, self._listed)]
         return self._rows_to_delete("rows of old recommendations", RECOMMENDATIONS, table.scan().filter(key.is_in(old)))
 
-    def _replaced(self, since: pl.DataFrame, present: RecommendStage | None) -> list[str]:
+    def _replaced(self, of_kind: pl.Expr, present: RecommendStage | None) -> list[str]:
+        since = self._served_since(of_kind)
         if since.height < 2 or (present and present.plan().to_do):
             return []
         key, is_old = pl.col("recommendation_key"), pl.col("since").shift(-1) < self._oldest_kept()
         old = since.sort("since").filter(is_old)
         return old.filter(key != (present.present_key() if present else ""))["recommendation_key"].to_list()
 
-    def _served_since(self) -> pl.DataFrame:
+    def _served_since(self, of_kind: pl.Expr) -> pl.DataFrame:
         """Return recommendation_key, since: when it was made, or served again by the promotion of its model."""
         since = pl.col(CREATED_AT).min().alias("since")
-        made = self.store.table(RECOMMENDATIONS).scan().group_by("recommendation_key", "model").agg(since).collect()
+        rows = self.store.table(RECOMMENDATIONS).scan().filter(of_kind)
+        made = rows.group_by("recommendation_key", "model").agg(since).collect()
         promoted = decisions(self.store).filter("promoted").select("model", since=CREATED_AT).sort("since")
         again = promoted.join_asof(made.sort("since"), on="since", by="model", check_sortedness=False)
         both = pl.concat([made, again.select(made.columns).drop_nulls()])

@@ -250,7 +250,7 @@ class RecommendStage:
     def _recall(self, shelf: Shelf, scorer: Scorer, histories: Sequences) -> dict[str, str]:
         """What an approximate index misses, as a detail of the outcome."""
         config = self.config
-        if config.index.is_exact:
+        if config.index.is_exact or histories.user_count == 0:
             return {}
         return {
             f"index_recall@{config.k}": f"{shelf.recall(scorer, histories, config.k, config.index.recall_users):.3f}"

@@ -30,7 +30,6 @@ from tasks.memory import PeakMemory
 logger = logging.getLogger(__name__)
 
 _RATED_RUNS = 10
-_ALIKE = 10  # a run tells of one up to so many times as large
 
 ReportProgress = Callable[["Progress"], None]
 
@@ -213,14 +212,14 @@ def _record(
     table.append(pl.DataFrame([row], schema=table.empty().schema))
 
 
-def last_rate(store: Store, stage_name: str, to_do: int = 0) -> float | None:
+def last_rate(store: Store, stage_name: str) -> float | None:
     """Return the throughput of the largest of the stage's last ten runs that did something, in units a second.
 
-    A small run, such as one for a few items, is mostly an engine's start: None where no run did a tenth of `to_do`.
+    A small run, such as one for a few items, is mostly an engine's start: it counts only until there is a larger one.
     """
     runs = store.table(RUNS).scan().filter((pl.col("stage") == stage_name) & (pl.col("status") == "completed"))
     newest = runs.sort("started_at", descending=True).select("counts", "seconds").collect().iter_rows()
     worked = ((json.loads(counts).get("done", 0), seconds) for counts, seconds in newest)
     last = itertools.islice(((done, seconds) for done, seconds in worked if done and seconds > 0), _RATED_RUNS)
     done, seconds = max(last, key=itemgetter(0), default=(0, 0.0))
-    return done / seconds if done and done * _ALIKE >= to_do else None
+    return done / seconds if done else None

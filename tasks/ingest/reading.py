@@ -24,6 +24,8 @@ from tasks.stage import StageError
 Row = tuple[int, dict[str, object]]  # 1-based line or row number, values by column
 _Record = tuple[int, list[str] | None]  # the number of its first line, its cells; None: its quote doesn't close
 
+_PEEK_ROWS = 1000  # of which one at least has what every row has
+_IN_EVERY_ROW = (".item_id", ".user_id", ".timestamp")
 _MOST_NAMES = 100  # of columns in a message
 _PARQUET_ROWS = 20_000
 _PARQUET_ROWS_WITH_BYTES = 128
@@ -45,7 +47,8 @@ def read_rows(source: SourceFile, needed: Mapping[str, str], only: tuple[str, ..
 
     `needed` gives the columns that must be there by their config key; `only` limits what is read of a Parquet file.
     Raises StageError for a file that is not there, is damaged, or lacks a needed column: at once where a header or a
-    schema names the columns, of JSON Lines at the end, whose last row may be the first to have one.
+    schema names the columns; of JSON Lines after 1,000 rows for what every row has, such as ids, else at the end, whose
+    last row may be the first to have one.
     """
     for row in _guarded(source, needed, only):
         if source.adapt is not None and not isinstance(row, Refusal):
@@ -117,6 +120,7 @@ def _utf16(line: bytes) -> str | None:
 def _json_rows(source: SourceFile, needed: Mapping[str, str]) -> Iterator[Row | Refusal]:
     missing = dict(needed)
     found: dict[str, None] = {}
+    readable = 0
     with _open(source) as stream:
         for number, line in enumerate(_lines(stream, source.max_line_bytes), start=1):
             if number == 1:
@@ -127,8 +131,12 @@ def _json_rows(source: SourceFile, needed: Mapping[str, str]) -> Iterator[Row | 
             elif not line.isspace():
                 row = _json_row(source, number, line)
                 if missing and not isinstance(row, Refusal):
+                    readable += 1
                     missing = {key: column for key, column in missing.items() if column not in row[1]}
                     found.update(dict.fromkeys(itertools.islice(row[1], _MOST_NAMES - len(found))))
+                    if readable == _PEEK_ROWS:
+                        of_every_row = {key: missing[key] for key in missing if key.endswith(_IN_EVERY_ROW)}
+                        _require_columns(source, found, of_every_row)
                 yield row
     _require_columns(source, found, missing)
 

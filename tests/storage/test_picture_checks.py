@@ -38,7 +38,7 @@ def kind_of(content: bytes, limits: PictureLimits = LIMITS) -> str:
     return error.value.kind
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
 def test_formats(picture_format):
     content = encoded(noise(40, 30), picture_format)
     check_picture(content, LIMITS)
@@ -46,7 +46,7 @@ def test_formats(picture_format):
     assert (picture.mode, picture.size) == ("RGB", (40, 30))
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
 @pytest.mark.filterwarnings("ignore")
 def test_truncated(picture_format):
     content = encoded(noise(64, 64), picture_format)
@@ -57,6 +57,7 @@ def test_truncated(picture_format):
 def test_no_picture():
     assert kind_of(b"") == "empty"
     assert kind_of(b"This is a text named .jpg") == "not_a_picture"
+    assert kind_of(b"BMW 320i, well kept") == "not_a_picture"  # a BMP begins with BM
     assert kind_of(b"%!PS-Adobe-3.0 EPSF-3.0\n") == "not_a_picture"  # Pillow would start Ghostscript for it
 
 
@@ -164,7 +165,7 @@ def test_sides_are_bounded_on_decoding():
         assert decode_picture(encoded(noise(40, 10), picture_format), PIXELS, max_side=64).size == (40, 10)
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
 @pytest.mark.filterwarnings("ignore")
 def test_damage_anywhere_is_a_picture_error(picture_format):
     content = encoded(noise(24, 16), picture_format)

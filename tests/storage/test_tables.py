@@ -5,13 +5,15 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from storage.schemas import EMBEDDINGS, INTERACTIONS, ITEMS, REJECTS, RUNS, TABLES, TableSchema
+from storage.pictures import PictureStore
+from storage.schemas import EMBEDDINGS, INTERACTIONS, ITEMS, PICTURES, REJECTS, RUNS, TABLES, TableSchema
 from storage.tables import SchemaError, Store, StoreError, Table
 
 NOW = datetime(2026, 11, 23, 16, 30, 0, 123456, tzinfo=UTC)
@@ -138,6 +140,19 @@ def test_vacuum_takes_what_a_killed_writer_left_a_day_ago(tmp_path):
     assert table.vacuum(keep_hours=0) == 1
     assert sorted(path.stem for path in (tmp_path / "runs").glob("left-*")) == ["left-0", "left-23"]
     assert table.read("run_id")["run_id"].to_list() == ["a"]
+
+
+def test_vacuum_leaves_the_pictures_that_lie_beside_their_table(tmp_path):
+    store = Store(tmp_path)
+    row = dict.fromkeys(PICTURES.arrow.names) | {"source": "a.png", "stamp": "1", "run_id": "r"}
+    for number in range(2):
+        store.table(PICTURES).upsert(pa.Table.from_pylist([row | {"detail": str(number)}], schema=PICTURES.arrow))
+    reference, _ = PictureStore(store).save(b"a picture")
+    picture = tmp_path / reference
+    os.utime(picture, (time.time() - 40 * 24 * 3600,) * 2)
+    assert picture.parents[1] == Path(store.table(PICTURES).location)
+    assert store.table(PICTURES).vacuum(keep_hours=0) == 1  # the file of the row before
+    assert PictureStore(store).read(reference) == b"a picture"
 
 
 def test_the_log_remembers_removed_files_as_long_as_they_are_kept(tmp_path):

@@ -261,6 +261,12 @@ def test_a_small_run_none_of_whose_requests_the_server_takes_is_no_success(store
         StageError, match=r"all 2 requests to the server failed \(http_503\); see that the server is up"
     ):
         describe(store, config, tmp_path)
+    store.table(GENERATIONS).delete("true")
+    put(store, "0")
+    path = tmp_path / "divide.yaml"
+    path.write_text("name: divide\nview: text\nuser: '{{ 1 / (title != \"0\")|int }} {{ title }}'\n")
+    with pytest.raises(StageError, match="all 2 requests to the server failed"):  # 0 never reached it
+        describe(store, config_for(model, (str(path),)), tmp_path)
     put(store, "3")  # one answer: the server is there, and what failed is the items' own affair
     assert describe(store, config, tmp_path).counts["failed"] == 2
 

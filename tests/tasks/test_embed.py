@@ -104,7 +104,10 @@ def test_a_vector_that_is_not_finite_is_never_stored(store: Store, tmp_path: Pat
     assert embed(store, tmp_path)[1].texts.count("Blue.") == 1
 
 
-def test_a_stored_vector_that_is_not_finite_is_made_again(store: Store, tmp_path: Path) -> None:
+def test_a_stored_vector_that_is_not_finite_is_made_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.embed._DELETED_AT_ONCE", 2)
     put(store, "a", "Mug", "Blue. Round. Heavy.")
     embed(store, tmp_path)
     table, bad = store.table(EMBEDDINGS), {"Mug": [np.nan, 1.0], "Blue.": [1.0, -np.inf], "Heavy.": None}
@@ -112,11 +115,12 @@ def test_a_stored_vector_that_is_not_finite_is_made_again(store: Store, tmp_path
     rows = [{**row, "vector": of.get(row["text_digest"], row["vector"])} for row in table.read().to_dicts()]
     table.upsert(pl.DataFrame(rows, schema=table.empty().schema))
     (tmp_path / "work" / "sound_vectors.json").unlink(missing_ok=True)  # an earlier version noted nothing
-    stale = tmp_path / "work" / "features" / "of these vectors"
-    stale.mkdir(parents=True)
+    stale = [tmp_path / "work" / place / "of these vectors" for place in ("features", "experiments/features")]
+    for folder in stale:
+        folder.mkdir(parents=True)
     summary, encoder = embed(store, tmp_path)
     assert (sorted(encoder.texts), summary.counts["up_to_date"]) == (sorted(bad), 1)
-    assert not stale.exists()
+    assert not any(folder.exists() for folder in stale)
     assert np.isfinite(vectors_from_frame(table.read())).all() and table.count() == 4
     assert embed(store, tmp_path)[0].counts == {"up_to_date": 4, "done": 0}
 

@@ -80,6 +80,8 @@ def test_an_approximate_index_says_what_it_misses_and_publishes_anew(
     # All lists looked at: nothing is missed, the same items. One of three: something is.
     all_lists = stage(lively_shop, small_models, listed[0]).published()
     assert all_lists["item_id"].explode().to_list() == wanted["item_id"].to_list()
+    shutil.rmtree(lively_shop.work_folder / "indexes")  # what is made again then is nobody's recall
+    assert run_stage(stage(lively_shop, small_models, listed[1]), lambda progress: None).details.keys() >= {"index"}
     assert recalls[0] == 1.0
     assert recalls[1] < 1.0
 

@@ -33,5 +33,3 @@ def test_the_rate_is_of_the_largest_run_of_late(tmp_path: Path) -> None:
     assert last_rate(store, "describe") is None
     put_runs(store, (9000, 1.0), *[(5, 60.0)] * 5, (1000, 100.0), *[(0, 1.0)] * 9, *[(5, 60.0)] * 4)
     assert last_rate(store, "describe") == 10.0  # 1,000 in 100 s; that of 9,000 has ten after it that did something
-    assert last_rate(store, "describe", to_do=10_000) == 10.0
-    assert last_rate(store, "describe", to_do=10_001) is None  # ten times as many tell nothing of it

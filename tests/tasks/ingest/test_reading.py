@@ -1,4 +1,5 @@
 import gzip
+import itertools
 from pathlib import Path
 
 import polars as pl
@@ -225,6 +226,15 @@ def test_a_column_of_json_lines_may_come_first_in_any_row(tmp_path):
         StageError, match=r"x\.jsonl: no column 'foto'; it has 'item_id', 'photo'\. Set ingest\.columns"
     ):
         read(tmp_path / "x.jsonl", needed={"columns.image": "foto"})
+
+
+def test_a_column_of_every_row_that_a_thousand_rows_of_json_lines_lack_is_told_at_once(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"sku": 1}\n' * 1001)
+    rows = read_rows(SourceFile(path, path.name, "jsonl"), {"event_columns.item_id": "item_id"})
+    assert len(list(itertools.islice(rows, 999))) == 999
+    with pytest.raises(StageError, match=r"no column 'item_id'; it has 'sku'\. Set ingest\.event_columns\.item_id"):
+        next(rows)
 
 
 def test_a_header_that_lacks_a_column_is_told_before_its_rows(tmp_path):
