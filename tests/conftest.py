@@ -5,7 +5,6 @@ import os
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
-from xdist.workermanage import WorkerController
 
 pytest_plugins = ["report_page"]
 
@@ -14,21 +13,14 @@ pytest_plugins = ["report_page"]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_NIGHT = "tests/flows/night/"  # tests of one small shop, whose night takes minutes to make
-OWN_NIGHT = f"{SHARED_NIGHT}test_deployments.py"  # as many minutes again, so that a night of its own is sooner made
 
 
 class SharedFixtures(LoadScopeScheduling):
-    """Keeps a file's tests in one process, and those of `SHARED_NIGHT`: they share fixtures. Nights go first."""
+    """Keeps a file's tests in one process, and those of `SHARED_NIGHT` too: they share fixtures."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        return SHARED_NIGHT if file.startswith(SHARED_NIGHT) and file != OWN_NIGHT else file
-
-    def _assign_work_unit(self, node: WorkerController) -> None:
-        for scope in (OWN_NIGHT, SHARED_NIGHT):
-            if scope in self.workqueue:
-                self.workqueue.move_to_end(scope, last=False)
-        super()._assign_work_unit(node)
+        return SHARED_NIGHT if file.startswith(SHARED_NIGHT) else file
 
 
 @pytest.hookimpl
