@@ -38,7 +38,7 @@ def kind_of(content: bytes, limits: PictureLimits = LIMITS) -> str:
     return error.value.kind
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_formats(picture_format):
     content = encoded(noise(40, 30), picture_format)
     check_picture(content, LIMITS)
@@ -165,7 +165,7 @@ def test_sides_are_bounded_on_decoding():
         assert decode_picture(encoded(noise(40, 10), picture_format), PIXELS, max_side=64).size == (40, 10)
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.filterwarnings("ignore")
 def test_damage_anywhere_is_a_picture_error(picture_format):
     content = encoded(noise(24, 16), picture_format)
