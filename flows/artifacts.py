@@ -1,13 +1,10 @@
 """What a stage leaves in the Prefect UI: its plan and its summary, under keys so that their history shows."""
 
 import logging
-from collections.abc import Callable
 
-import polars as pl
 from prefect.artifacts import create_markdown_artifact
 
 from flows.findings import findings
-from storage.schemas import RUN_ID, RUNS
 from tasks.config import PipelineConfig
 from tasks.stage import Plan, Summary
 
@@ -39,25 +36,10 @@ def publish_findings(config: PipelineConfig, summary: Summary) -> None:
 
     What the stage did is stored by now: if it can't be shown, a warning says so, and the night goes on.
     """
-    _publish(lambda: findings(config, summary), summary.stage)
-
-
-def publish_refusals(config: PipelineConfig) -> None:
-    """Publish `rejects` for a run of ingest that refused its delivery: it has no summary, but a row in `runs`."""
-
-    def refused() -> tuple[str, str, str] | None:
-        runs = config.open_store().table(RUNS).scan().filter(pl.col("stage") == "ingest")
-        run_id = runs.sort("started_at").select(RUN_ID).last().collect().item()
-        return findings(config, Summary("ingest", run_id, "rows", {}, 0.0))
-
-    _publish(refused, "ingest")
-
-
-def _publish(find: Callable[[], tuple[str, str, str] | None], stage_name: str) -> None:
     try:
-        found = find()
+        found = findings(config, summary)
     except Exception:
-        logger.warning("what %s found cannot be shown; its results are stored", stage_name, exc_info=True)
+        logger.warning("what %s found cannot be shown; its results are stored", summary.stage, exc_info=True)
         return
     if found:
         key, description, text = found

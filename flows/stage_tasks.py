@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 
-from flows.artifacts import publish_findings, publish_plan, publish_refusals, publish_summary
+from flows.artifacts import publish_findings, publish_plan, publish_summary
 from flows.embedded_server import OUR_LOGGERS
 from flows.night import Night, StageFailure
 from flows.progress import ProgressReporter
@@ -142,8 +142,8 @@ def run_stage_task(
     isolated = stage.isolated and has_work
     try:
         summary = run_isolated(config, stage_name, report) if isolated else run_stage(stage, report)
-    except DeliveryRefusedError:
-        publish_refusals(config)
+    except DeliveryRefusedError as error:
+        publish_findings(config, Summary(stage_name, error.run_id, "rows", {}, 0.0))
         raise
     report.finish(summary)
     publish_summary(summary)

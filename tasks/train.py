@@ -203,7 +203,7 @@ class TrainStage:
             (wanted.variant, wanted.seed): wanted for wanted in wanted_models(self.config, keys, self.work_folder)
         }
         histories = Sequences.open(self.dataset.sequences_folder())
-        for _, variant, seed in plan.work.iter_rows():
+        for _, variant, seed in plan.work.unique("variant", maintain_order=True).iter_rows():
             check_histories(variant, histories, wanted[variant, seed].settings["train"].get("split"))
         details: dict[str, str | float | int] = {}
         for done, (key, variant, seed) in enumerate(plan.work.iter_rows()):

@@ -25,7 +25,14 @@ _RULES = 2  # counts up when a change of this package makes the same files give 
 
 
 class DeliveryRefusedError(StageError):
-    """Too many rows were refused; the `rejects` table has them, and nothing else of the delivery was taken in."""
+    """Too many rows were refused: `rejects` has them under `run_id`, and nothing else of the delivery was taken in."""
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message, run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class IngestStage:
@@ -64,7 +71,7 @@ class IngestStage:
         total = plan.to_do + plan.up_to_date
         if plan.work.height:
             findings = Intake(delivery, self.config, self.store, Mode.WRITE_REFUSALS, run_id).take_in(report, total)
-            raise DeliveryRefusedError(self._too_many_refused(findings, delivery))
+            raise DeliveryRefusedError(self._too_many_refused(findings, delivery), run_id)
         files = files_digest(delivery)
         findings = Intake(delivery, self.config, self.store, Mode.WRITE, run_id).take_in(report, total)
         if changed := findings.refused_files(self.config.max_reject_share):  # the plan had found it otherwise
