@@ -1,19 +1,27 @@
-"""A small sample shop, and the command line to run the pipeline on it for real."""
+"""A small sample shop, the command line to run the pipeline on it for real, and its first night.
+
+The night takes minutes: it is made once for all processes of a test run.
+"""
 
 import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+import psutil
 import pytest
 import yaml
+from filelock import FileLock
 
 from sample_shop.catalog import CatalogConfig
 from sample_shop.delivery import write_deliveries
 from sample_shop.shoppers import ShopperConfig
 from sample_shop.simulation import ShopConfig, TonightConfig
+from storage.schemas import GENERATIONS
 from tasks.config import PipelineConfig, load_config
 
 ROOT = Path(__file__).parents[2]
@@ -92,3 +100,77 @@ def day0(tmp_path_factory: pytest.TempPathFactory) -> SmallShop:
     write_deliveries(shop.folder / "deliveries", SHOP)
     shop.config_file.write_text(yaml.safe_dump(SETTINGS))
     return shop
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night that was killed in the middle of describe, and started again."""
+
+    shop: SmallShop
+    answers_when_killed: pl.DataFrame
+    output: str
+
+
+@dataclass(frozen=True)
+class NightFolder:
+    """What the processes of a test run share: the night, and a copy of the shop that nothing is run on."""
+
+    folder: Path
+
+    @property
+    def untouched(self) -> SmallShop:
+        return SmallShop(self.folder / "untouched")
+
+    def make_once(self, day0: SmallShop) -> None:
+        """Return when the night is over, whichever process runs it."""
+        with FileLock(self.folder.with_suffix(".lock")):
+            if not self.untouched.folder.exists():
+                self.make(day0)
+
+    def make(self, day0: SmallShop) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a night that failed
+        shop = day0.copy_to(self.folder / "shop")
+        killed = shop.start("run")
+        answers = shop.config.open_store().table(GENERATIONS)
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while answers.count() == 0 and killed.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        kill(killed)
+        answers.read("generation_key", "text").write_parquet(self.folder / "answers.parquet")
+        completed = shop.dmesr("run")
+        assert completed.returncode == 0, completed.stdout
+        (self.folder / "output.txt").write_text(completed.stdout, encoding="utf-8")
+        shop.copy_to(self.folder / "copy")
+        (self.folder / "copy").rename(self.untouched.folder)
+
+    def read(self) -> Night:
+        answers, output = pl.read_parquet(self.folder / "answers.parquet"), self.folder / "output.txt"
+        return Night(SmallShop(self.folder / "shop"), answers, output.read_text(encoding="utf-8"))
+
+
+def kill(flow: "subprocess.Popen[str]") -> None:
+    """SIGKILL a flow; the stage's process and Prefect's server end by themselves."""
+    below = psutil.Process(flow.pid).children(recursive=True)
+    flow.kill()
+    flow.communicate(timeout=LIMIT_SECONDS)  # returns when nobody holds its output any more
+    assert not psutil.wait_procs(below, timeout=60)[1]
+
+
+@pytest.fixture(scope="session")
+def night_folder(day0: SmallShop, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> NightFolder:
+    own = tmp_path_factory.getbasetemp()
+    found = NightFolder((own if worker_id == "master" else own.parent) / "night")
+    found.make_once(day0)
+    return found
+
+
+@pytest.fixture(scope="session")
+def night(night_folder: NightFolder) -> Night:
+    """The night itself, for tests in `night/`: they run in one process, and may run the pipeline on it again."""
+    return night_folder.read()
+
+
+@pytest.fixture(scope="session")
+def after_night(night_folder: NightFolder) -> SmallShop:
+    """The shop after its night, for tests in any process: to read, and to copy."""
+    return night_folder.untouched

@@ -1,6 +1,6 @@
 """SIGKILL at a random moment of every stage, then the stage again: the same tables as a night left in peace.
 
-(Describe is killed with the real engine in conftest.night, and at three more moments in tests/tasks/test_describe.py.)
+(Describe is killed with the real engine in conftest.py, and at three more moments in tests/tasks/test_describe.py.)
 """
 
 import os
@@ -47,9 +47,9 @@ SEED = int(os.environ.get("DMESR_KILL_SEED", "0"))
 
 
 @pytest.fixture(scope="module")
-def disturbed(night, tmp_path_factory: pytest.TempPathFactory):
-    """The night's shop with only the deliveries and the model's answers left."""
-    shop = night.shop.copy_to(tmp_path_factory.mktemp("disturbed") / "shop")
+def disturbed(after_night, tmp_path_factory: pytest.TempPathFactory):
+    """The shop after its night, with only the deliveries and the model's answers left."""
+    shop = after_night.copy_to(tmp_path_factory.mktemp("disturbed") / "shop")
     for folder in ("models", "features", "sequences", "ranks", "evaluations", "report", "index"):
         shutil.rmtree(shop.config.work_folder / folder, ignore_errors=True)
     for table in {schema.name for schemas in WRITTEN.values() for schema in schemas} | {RUNS.name}:
@@ -66,8 +66,8 @@ def rows(shop, schema: TableSchema) -> pl.DataFrame:
     return frame.select(sorted(set(frame.columns) - LEFT_TO_CHANCE))
 
 
-def seconds_of(night, stage: str) -> float:
-    runs = night.shop.config.open_store().table(RUNS).read()
+def seconds_of(after_night, stage: str) -> float:
+    runs = after_night.config.open_store().table(RUNS).read()
     return runs.filter((pl.col("stage") == stage) & (pl.col("status") == "completed"))["seconds"].max()
 
 
@@ -84,24 +84,24 @@ def comparable(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("stage", list(WRITTEN))
-def test_a_stage_killed_at_a_random_moment_ends_in_the_same_tables(disturbed, night, stage: str) -> None:
-    moment = random.Random(f"{stage}-{SEED}").uniform(0.5, 3.0 + seconds_of(night, stage))
+def test_a_stage_killed_at_a_random_moment_ends_in_the_same_tables(disturbed, after_night, stage: str) -> None:
+    moment = random.Random(f"{stage}-{SEED}").uniform(0.5, 3.0 + seconds_of(after_night, stage))
     victim = start(disturbed, stage)
     time.sleep(moment)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert start(disturbed, stage).wait(timeout=600) == 0
     for schema in WRITTEN[stage]:
-        assert same_rows(rows(disturbed, schema), rows(night.shop, schema)), f"{schema.name}, killed after {moment} s"
+        assert same_rows(rows(disturbed, schema), rows(after_night, schema)), f"{schema.name}, killed after {moment} s"
     counts = disturbed.config.open_store().table(RUNS).read("stage", "status").filter(pl.col("stage") == stage)
     assert "completed" in set(counts["status"])
 
 
-def test_the_killed_training_ends_in_the_same_models(disturbed, night) -> None:
+def test_the_killed_training_ends_in_the_same_models(disturbed, after_night) -> None:
     """Their metrics were compared above."""
     models = [
         {path.parent.name for path in (shop.config.work_folder / "models").glob("*/summary.json")}
-        for shop in (disturbed, night.shop)
+        for shop in (disturbed, after_night)
     ]
     assert models[0] == models[1]
     assert len(models[0]) == 2

@@ -34,9 +34,9 @@ def operations(deployed_in, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def tomorrow(night, tmp_path_factory: pytest.TempPathFactory):
+def tomorrow(after_night, tmp_path_factory: pytest.TempPathFactory):
     """The shop after its first night, with a delivery that has 30 new items, 5 changed, 3 gone, 2 broken pictures."""
-    shop = night.shop.copy_to(tmp_path_factory.mktemp("tomorrow") / "shop")
+    shop = after_night.copy_to(tmp_path_factory.mktemp("tomorrow") / "shop")
     again, day0 = shop.folder / "again", shop.folder / "deliveries" / "day0"
     write_deliveries(again, replace(shop.shop_config, tonight=TONIGHT))
     assert (again / "day0" / "catalog.jsonl").read_bytes() == (day0 / "catalog.jsonl").read_bytes()

@@ -1,7 +1,4 @@
-"""The small shop's first night for real, Prefect's embedded server, vLLM and the tiny model, and servers to deploy on.
-
-What is in this folder looks at that night, and runs in one process: `tests/conftest.py`.
-"""
+"""A Prefect server and a worker as an operator starts them, on SQLite and on PostgreSQL."""
 
 import contextlib
 import os
@@ -17,50 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import polars as pl
 import psutil
 import pytest
-
-from storage.schemas import GENERATIONS
 
 ROOT = Path(__file__).parents[3]
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
 LIMIT_SECONDS = 900  # for one command: a busy machine takes five times as long as an idle one
-
-
-@dataclass(frozen=True)
-class Night:
-    """A night that was killed in the middle of describe, and started again."""
-
-    shop: Any
-    answers_when_killed: pl.DataFrame
-    output: str
-
-
-def kill(flow: "subprocess.Popen[str]") -> None:
-    """SIGKILL a flow; the stage's process and Prefect's server end by themselves."""
-    below = psutil.Process(flow.pid).children(recursive=True)
-    flow.kill()
-    flow.communicate(timeout=LIMIT_SECONDS)  # returns when nobody holds its output any more
-    assert not psutil.wait_procs(below, timeout=60)[1]
-
-
-@pytest.fixture(scope="session")
-def night(day0, tmp_path_factory: pytest.TempPathFactory) -> Night:
-    shop = day0.copy_to(tmp_path_factory.mktemp("night") / "shop")
-    killed = shop.start("run")
-    answers = shop.config.open_store().table(GENERATIONS)
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while answers.count() == 0 and killed.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    kill(killed)
-    left = answers.read("generation_key", "text")
-    completed = shop.dmesr("run")
-    assert completed.returncode == 0, completed.stdout
-    return Night(shop, left, completed.stdout)
-
-
-# The deployments: a Prefect server and a worker as an operator starts them
 
 
 def wait_for(happened: Callable[[], Any], what: str, every: float = 0.5) -> Any:
