@@ -78,13 +78,11 @@ def sampled_softmax(
         return _SampledSoftmax.apply(user_MW.float(), positive_MW, candidate_CW, target_M, candidates, sequence_M)
 
 
-def binary_cross_entropy(positive_M: Tensor, negative_MK: Tensor, hit_MK: Tensor) -> Tensor:
-    """−log σ(s₊) − Σₖ log(1 − σ(sₖ)) (Kang & McAuley 2018, equation 9, with K negatives). [M]"""
-    return generalised_bce(positive_M, negative_MK, hit_MK, beta=1.0)
-
-
 def generalised_bce(positive_M: Tensor, negative_MK: Tensor, hit_MK: Tensor, beta: float) -> Tensor:
-    """−β log σ(s₊) − Σₖ log(1 − σ(sₖ)) (gSASRec, Petrov & Macdonald 2023, equation 10). [M]"""
+    """−β log σ(s₊) − Σₖ log(1 − σ(sₖ)) (gSASRec, Petrov & Macdonald 2023, equation 10). [M]
+
+    With β = 1 it is SASRec's binary cross-entropy (Kang & McAuley 2018, equation 9), with K negatives.
+    """
     negative_loss_MK = functional.softplus(negative_MK.float()).masked_fill(hit_MK, 0.0)
     return beta * functional.softplus(-positive_M.float()) + negative_loss_MK.sum(dim=1)
 

@@ -11,6 +11,7 @@ Streams = Literal["joined", "separate"]
 Positions = Literal["distance", "from_end"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what the generators of PyTorch and of NumPy take
 
 LOWEST_TEMPERATURE = 0.01
 """Below it a single negative decides the InfoNCE gradient; CLIP (Radford et al. 2021) stops there too."""

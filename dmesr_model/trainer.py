@@ -24,7 +24,7 @@ from dmesr_model.features import ItemFeatures
 from dmesr_model.files import replace_text, sync_folder
 from dmesr_model.metrics import ndcg_at_k
 from dmesr_model.model import DMESR
-from dmesr_model.model_config import ModelConfig
+from dmesr_model.model_config import ModelConfig, Seed
 from dmesr_model.objective import LossConfig, Objective, StepBatch, StepLosses
 from dmesr_model.optimizer import (
     OptimizerConfig,
@@ -104,7 +104,7 @@ class TrainConfig(BaseModel):
     alignment_items: int = Field(
         default=1024, ge=2, description="Items compared a step at the most; its cost is quadratic."
     )
-    seed: int = Field(default=0, ge=0, description="Decides initial weights, order, dropout, masks and negatives.")
+    seed: Seed = Field(default=0, description="Decides initial weights, order, dropout, masks and negatives.")
     mixed_precision: Literal["no", "bf16"] = Field(
         default="no",
         description="'bf16': products in bfloat16. No faster at width 64; up to 12 % less of a GPU's memory.",

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, get_args
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from dmesr_model.model_config import Seed
 from dmesr_model.sequences import Sequences
 from storage.digests import digest_of, digest_of_bytes
 from storage.folders import write_whole
@@ -61,7 +62,7 @@ class TrainStageConfig(BaseModel):
         min_length=1,
         description="what is trained; the first is the one that others are compared with, and that recommends",
     )
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (0, 1, 2), min_length=1, description="one training a seed; three or more tell luck from merit"
     )
     train: dict[str, JsonValue] = Field({}, description="fields of dmesr_model.trainer.TrainConfig, for all variants")

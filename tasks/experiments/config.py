@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from dmesr_model.model_config import BackboneName
+from dmesr_model.model_config import BackboneName, Seed
 from storage.approximate_index import IndexConfig
 from tasks.config import ConfigError
 from tasks.evaluation.scorers import Baseline
@@ -42,7 +42,7 @@ class ColdItemsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(0.1, gt=0, lt=1, description="share of the items that have an event; each is held out whole")
-    seed: int = Field(0, ge=0, description="decides which; the same for every model and training seed")
+    seed: Seed = Field(0, description="decides which; the same for every model and training seed")
 
 
 class ExperimentConfig(BaseModel):
@@ -57,7 +57,7 @@ class ExperimentConfig(BaseModel):
     models: tuple[ExperimentModel, ...] = Field(
         min_length=1, description="a row each; the first is what the others of its group are tested against"
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="trainings of each model")
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="trainings of each model")
     train: dict[str, JsonValue] = Field({}, description="fields of TrainConfig for all models, over the pipelines'")
     baselines: tuple[Baseline, ...] = Field(("popularity", "content"), description="rows that need no training")
     metrics: tuple[str, ...] = Field(

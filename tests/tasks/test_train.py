@@ -163,6 +163,9 @@ def test_names_and_seeds_must_differ() -> None:
         TrainStageConfig(variants=(Variant(name="a"), Variant(name="content")))
     with pytest.raises(ValueError, match=r"give seeds in train\.seeds"):
         TrainStageConfig(train={"seed": 3})
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match=rf"seeds\.0\n.*than.*input_value={seed}"):
+            TrainStageConfig(seeds=(seed,))
 
 
 def test_old_models_and_their_data_are_dropped(lively_shop, monkeypatch: pytest.MonkeyPatch) -> None:
