@@ -116,6 +116,7 @@ class Dataset:
         """Return the folder of the ItemFeatures, made now if it isn't there; `item_facts.parquet` lies beside them."""
         folder = self._work_folder / "features" / self.keys.features
         if not folder.exists():
+            check_unchanged(self._features_key, self.keys.features)
             logger.info("writing features of %d items", self.keys.items)
             with whole_folder(folder) as unfinished:
                 self._write_features(unfinished)
@@ -141,21 +142,27 @@ class Dataset:
         return digest_of({"format": _FORMAT, "views": views, "settings": settings})
 
     def _read_keys(self) -> DatasetKeys:
-        items, texts = self._items, self._texts
-        views = [view.prompt.view for view in asked_views(self._describe)]
-        parts = [str(_FORMAT), encoder_digest(self._embed), *views, *_csv_digests(items), *_csv_digests(texts)]
         filtered, every = self._read_sequences(self._filters), self._read_sequences(EVERY_EVENT)
         return DatasetKeys(
-            features=digest_of(parts),
+            features=self._features_key,
             sequences=sequences_digest(filtered),
             histories=sequences_digest(every),
-            items=items.height,
+            items=self._items.height,
             users=filtered.user_count,
             events=len(filtered.item_index),
             configuration=self._configuration,
             encoder=encoder_digest(self._embed),
-            views=tuple(views),
+            views=self._views,
         )
+
+    @cached_property
+    def _features_key(self) -> str:
+        parts = [str(_FORMAT), encoder_digest(self._embed), *self._views]
+        return digest_of([*parts, *_csv_digests(self._items), *_csv_digests(self._texts)])
+
+    @property
+    def _views(self) -> tuple[str, ...]:
+        return tuple(view.prompt.view for view in asked_views(self._describe))
 
     @cached_property
     def _items(self) -> pl.DataFrame:
@@ -200,12 +207,11 @@ class Dataset:
         rows = self._texts.select(TEXT_DIGEST).unique().sort(TEXT_DIGEST).with_row_index("row")
         items = self._items.with_row_index("item")
         texts = self._texts.join(rows, on=TEXT_DIGEST).join(items, on=ITEM_ID)
-        views = tuple(view.prompt.view for view in asked_views(self._describe))
         features = ItemFeatures(
             item_ids=tuple(items[ITEM_ID].to_list()),
-            views=views,
+            views=self._views,
             vectors_UE=self._map_vectors(rows, folder / "vectors.unsaved.npy"),
-            coarse_index_NV=_index_views(texts, items.height, views),
+            coarse_index_NV=_index_views(texts, items.height, self._views),
             segment_index_NL=_index_segments(texts, items.height),
         )
         features.save(folder)
@@ -252,8 +258,10 @@ class Dataset:
     def _sequences_folder(self, key: str, filters: FilterConfig) -> Path:
         folder = self._work_folder / "sequences" / key
         if not folder.exists():
+            found = self._read_sequences(filters)
+            check_unchanged(sequences_digest(found), key)
             with whole_folder(folder) as unfinished:
-                self._read_sequences(filters).save(unfinished)
+                found.save(unfinished)
         return folder
 
     def _read_sequences(self, filters: FilterConfig) -> Sequences:
@@ -305,6 +313,12 @@ def sequences_digest(sequences: Sequences) -> str:
     parts = (sequences.offsets.tobytes(), sequences.item_index.tobytes())
     users = digest_of_text("\n".join(f"{len(user)}:{user}" for user in sequences.user_ids))
     return digest_of([_FORMAT, users, *(digest_of_bytes(part) for part in parts)])
+
+
+def check_unchanged(found: str, key: str) -> None:
+    """Raise StageError where what the store holds is no longer what was named `key`."""
+    if found != key:
+        raise StageError("the store changed while it was read; nothing was written: run it again")
 
 
 def open_features(folder: Path) -> tuple[ItemFeatures, pl.DataFrame]:

@@ -23,7 +23,7 @@ from tasks.evaluation.measures import TestSet
 from tasks.evaluation.protocols import HeldOutUsers, seen_rows
 from tasks.evaluation.slices import ALL
 from tasks.experiments.config import ColdItemsConfig
-from tasks.features import Dataset, DatasetKeys, open_features
+from tasks.features import Dataset, DatasetKeys, check_unchanged, open_features, sequences_digest
 from tasks.ingest.filters import FilterConfig
 
 _FORMAT = 1  # raise it when the same events come to be split otherwise
@@ -118,15 +118,21 @@ class DatasetWithoutColdItems(ExperimentDataset):
     @cached_property
     def keys(self) -> DatasetKeys:
         whole = super().keys
-        cold = {"format": _FORMAT, **self._cold.model_dump(mode="json")}
         # Models of another choice of cold items, or of none, were trained on some of these: they are of another kind.
-        configuration = digest_of([whole.configuration, cold])
-        sequences = digest_of(["without cold items", whole.sequences, cold])
-        return replace(whole, sequences=sequences, configuration=configuration)
+        configuration = digest_of([whole.configuration, self._choice])
+        return replace(whole, sequences=self._without_cold(whole.sequences), configuration=configuration)
+
+    @property
+    def _choice(self) -> dict[str, object]:
+        return {"format": _FORMAT, **self._cold.model_dump(mode="json")}
+
+    def _without_cold(self, sequences_key: str) -> str:
+        return digest_of(["without cold items", sequences_key, self._choice])
 
     @cached_property
     def cold_split(self) -> ColdSplit:
         sequences = self._read_sequences(self._filters)
+        check_unchanged(self._without_cold(sequences_digest(sequences)), self.keys.sequences)
         return split_cold(sequences, choose_cold_items(count_events(sequences, self.keys.items)[1:], self._cold))
 
     def sequences_folder(self) -> Path:

@@ -70,6 +70,19 @@ def test_nothing_is_made_again_while_nothing_changed(three_items, monkeypatch: p
     assert (again.features_folder(), again.sequences_folder(), again.histories_folder()) == folders
 
 
+def test_what_was_named_is_not_written_from_a_store_that_changed(three_items) -> None:
+    assert dataset(three_items).keys.events == 0
+    named = dataset(three_items)
+    assert named.keys.items == 3  # as remembered: nothing is read yet
+    three_items.put_item("d", "vase")
+    three_items.put_events(("u", "d", 1))
+    for folder in (named.features_folder, named.sequences_folder, named.histories_folder):
+        with pytest.raises(StageError, match="the store changed while it was read; nothing was written"):
+            folder()
+    assert not list((three_items.work_folder / "sequences").glob("*"))
+    assert Sequences.open(named.as_it_is_now().histories_folder()).user_ids == ("u",)
+
+
 def test_compaction_changes_no_digest_and_an_answer_does(three_items) -> None:
     before = dataset(three_items).keys
     three_items.put_events(("u", "a", 1), ("v", "a", 1))
