@@ -119,8 +119,10 @@ def _opened(content: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
 
 
 def _begins_as_picture(prefix: bytes) -> bool:
-    """Whether one of the formats knows the first 16 bytes as its own; BMP's two letters are those of texts, too."""
-    accepts = (Image.OPEN[name][1] for name in _FORMATS if name != "BMP")
+    """Whether one of the formats knows the first 16 bytes as its own."""
+    if prefix.startswith(b"BM"):
+        return prefix[6:10] == bytes(4)  # reserved in a BMP's header; Pillow takes any text that begins with BM
+    accepts = (Image.OPEN[name][1] for name in _FORMATS)
     return any(accept is not None and accept(prefix) is True for accept in accepts)
 
 

@@ -46,7 +46,7 @@ def test_formats(picture_format):
     assert (picture.mode, picture.size) == ("RGB", (40, 30))
 
 
-@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+@pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.filterwarnings("ignore")
 def test_truncated(picture_format):
     content = encoded(noise(64, 64), picture_format)
