@@ -1,5 +1,6 @@
 """Weights before training."""
 
+import torch
 from torch import nn
 
 from dmesr_model.attention import CrossAttentionBlock, SelfAttentionBlock
@@ -39,6 +40,12 @@ def draw_open_attention(module: nn.Module) -> None:
         if isinstance(child, SelfAttentionBlock):
             for projection in (child.attention.value, child.attention.output):
                 _draw_unit_weights(projection)
+
+
+def start_as_sum(linear: nn.Linear) -> None:
+    """[I ; I]: two vectors side by side come out as their sum (docs/decisions/model-id-decay.md)."""
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(linear.out_features).repeat(1, 2))
 
 
 def _draw_unit_weights(linear: nn.Linear) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dmesr_model.backbones import build_backbone
 from dmesr_model.fusion import SequenceFusion
-from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights, draw_open_attention
+from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights, draw_open_attention, start_as_sum
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.item_encoder import ItemEncoder, ItemTokens
 from dmesr_model.model_config import LOWEST_TEMPERATURE, ModelConfig
@@ -52,6 +52,8 @@ class DMESR(nn.Module, ModelHubMixin):
         draw_initial_weights(self)
         if self.items.identity is not None and self.items.identity.corrects_content:
             nn.init.zeros_(self.items.identity.table.weight)
+        if self.items.joint is not None:
+            start_as_sum(self.items.joint)
         if not self.backbone.causal:
             draw_open_attention(self.backbone)
 

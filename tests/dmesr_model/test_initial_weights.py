@@ -1,8 +1,22 @@
 """What an untrained model already tells apart."""
 
+import numpy as np
 import torch
 
+from dmesr_model.encoding import gatherer_for
 from dmesr_model.model import DMESR, ModelConfig
+
+
+def test_a_concatenated_id_starts_as_an_added_one(toy_features):
+    features = toy_features()
+    config = ModelConfig(views=("image", "text"), id_mode="concatenated")
+    model = DMESR(config, features.encoder_width, features.item_ids).eval()
+    assert model.items.identity is not None
+    torch.nn.init.normal_(model.items.identity.table.weight)
+    items = gatherer_for(model, features).gather(np.arange(24) + 1)
+    joined_SND = model.items(items).streams_SND
+    model.items.joint = None
+    torch.testing.assert_close(joined_SND, model.items(items).streams_SND)
 
 
 def test_a_mask_tells_histories_apart_before_training():
