@@ -47,6 +47,7 @@ def encode_sequences(
         item_vectors_ND: what `encode_items` returned for the features that item_index refers to.
     """
     model.eval()
+    item_vectors_ND = np.asarray(item_vectors_ND, dtype=np.float32)
     if item_vectors_ND.shape[1] != model.vector_width:
         raise ValueError(
             f"item vectors have {item_vectors_ND.shape[1]} numbers, the model's have {model.vector_width}; give what "

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,17 +122,26 @@ def _check_layout(features: ItemFeatures) -> None:
     item_count = len(features.item_ids)
     if len(set(features.item_ids)) != item_count:
         raise ValueError("item_ids holds an id twice; an item has one row")
-    if features.vectors_UE.ndim != 2 or features.vectors_UE.dtype != np.float32:
-        raise ValueError(
-            f"vectors_UE must be float32 [U, E], is {features.vectors_UE.dtype} {features.vectors_UE.shape}"
-        )
+    for name, dtype in _TABLES.items():
+        _check_table(name, getattr(features, name), np.dtype(dtype))
     if features.coarse_index_NV.shape != (item_count, len(features.views)):
         raise ValueError(
             f"coarse_index_NV must be [{item_count}, {len(features.views)}], is {features.coarse_index_NV.shape}"
         )
-    if features.segment_index_NL.ndim != 2 or len(features.segment_index_NL) != item_count:
+    if len(features.segment_index_NL) != item_count:
         raise ValueError(f"segment_index_NL must be [{item_count}, L], is {features.segment_index_NL.shape}")
     for name in ("coarse_index_NV", "segment_index_NL"):
         index = getattr(features, name)
         if index.size and (index.min() < ABSENT or index.max() >= len(features.vectors_UE)):
             raise ValueError(f"{name} points outside the {len(features.vectors_UE)} rows of vectors_UE")
+
+
+def _check_table(name: str, table: np.ndarray, dtype: np.dtype[Any]) -> None:
+    """Vectors are read as they are; index tables may have integers of any width."""
+    if not isinstance(table, np.ndarray):
+        raise ValueError(f"{name} must be a NumPy array, is {type(table).__name__}; convert it with np.asarray")
+    fits = table.dtype == dtype or (table.dtype.kind in "iu" and dtype.kind == "i")
+    if table.ndim != 2 or not fits:
+        raise ValueError(
+            f"{name} must be {dtype} with two axes, is {table.dtype} {table.shape}; convert it with .astype('{dtype}')"
+        )

@@ -25,6 +25,8 @@ from dmesr_model.sequences import HeldOut, Sequences, count_events, hold_out_las
 
 _ITEMS_FOR_MEAN = 4096  # up to twice as many are read: 200 MB of vectors with 16 segments each
 
+_VECTORS_THAT_TELL = 1024
+
 SplitName = Literal["leave_one_out", "last_event", "none"]
 
 
@@ -32,15 +34,16 @@ def claim_output(output_dir: Path, features: ItemFeatures, sequences: Sequences,
     """Note whose run this folder holds. Raises ValueError where it already holds a run with other settings or data.
 
     A folder in which nothing was trained yet is claimed anew. Of several processes the main one is to come first.
-    Vectors are known by the shape of their table only: whoever embeds anew names another folder.
+    Vectors are known by the shape of their table and a sample of its rows, evenly spaced.
     """
-    histories = hashlib.sha256(np.ascontiguousarray(sequences.item_index).tobytes())
-    histories.update(np.ascontiguousarray(sequences.offsets).tobytes())
+    spacing = max(len(features.vectors_UE) // _VECTORS_THAT_TELL, 1)
     identity = {
         **settings,
         "items": hashlib.sha256(json.dumps(features.item_ids).encode()).hexdigest(),
-        "histories": histories.hexdigest(),
-        "vectors": list(features.vectors_UE.shape),
+        "histories": _digest(sequences.item_index, sequences.offsets),
+        "features": list(features.views),
+        "texts": _digest(features.coarse_index_NV, features.segment_index_NL),
+        "vectors": [*features.vectors_UE.shape, _digest(features.vectors_UE[::spacing])],
     }
     path = output_dir / "run.json"
     if path.exists() and json.loads(path.read_text()) == identity:
@@ -48,6 +51,14 @@ def claim_output(output_dir: Path, features: ItemFeatures, sequences: Sequences,
     if path.exists() and any((output_dir / name).exists() for name in ("checkpoints", "summary.json")):
         raise ValueError(f"{output_dir} holds a run with other settings or data; name another output folder")
     replace_text(path, json.dumps(identity, indent=2))
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def check_items(features: ItemFeatures, sequences: Sequences) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,15 +11,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes.util import find_library
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 from tasks.stage import Progress, ReportProgress, StageCrash, StageError
-from tasks.trained_models import ModelRef, progress_records
+from tasks.trained_models import ModelRef
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _TAIL_LINES = 12
+_QUIET_SECONDS = 60
+_WARNING = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) ")
 
 
 def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress) -> None:
@@ -27,12 +31,12 @@ def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress)
     Raises StageError with the exit status and the last lines of `log.txt` where it ends in any way but well; StageCrash
     where a signal ended it, so that it is tried again.
     """
+    follower = Follower(model, report)
     with (model.folder / "log.txt").open("ab") as log, _started(model, log, threads) as process:
-        epochs = 0
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
-            epochs = _tell(model, epochs, report)
-        _tell(model, epochs, report)
+            follower.tell()
+        follower.tell()
     if process.returncode != 0:
         kind = StageCrash if process.returncode < 0 else StageError
         raise kind(_crash_message(model, process.returncode))
@@ -65,24 +69,74 @@ def process_environment(threads: int | None) -> dict[str, str]:
     return {name: value for name, value in chosen.items() if name not in os.environ} | forced
 
 
-def _tell(model: ModelRef, epochs: int, report: ReportProgress) -> int:
-    """Log and report what the training wrote since it had ended `epochs` epochs; return how many it has ended now."""
-    ended = [record for record in progress_records(model.folder) if record["epoch_ended"]]
-    for record in ended[epochs:]:
+class Follower:
+    """Logs and reports what a training writes while it runs: ended epochs, where it is in a long one, warnings.
+
+    Args:
+        model: its folder holds `log.txt`, of which only what is written from now on is told, and `progress.jsonl`.
+        report: called at the end of each epoch.
+    """
+
+    def __init__(self, model: ModelRef, report: ReportProgress) -> None:
+        self._model, self._report = model, report
+        self._log, self._progress = GrowingFile(model.folder / "log.txt"), GrowingFile(model.folder / "progress.jsonl")
+        self._log.read_lines()
+        self._told = (-1, False)  # step, whether it ended an epoch
+        self._told_at = time.monotonic()
+
+    def tell(self) -> None:
+        """Tell what is new."""
+        for line in self._log.read_lines():
+            if _WARNING.search(line):
+                logger.warning("%s: %s", self._model.name, line)
+        records = [json.loads(line) for line in self._progress.read_lines()]
+        for record in records:
+            is_news = (record["step"], record["epoch_ended"]) > self._told
+            if is_news and (record["epoch_ended"] or self._is_late(record is records[-1])):
+                self._tell_of(record)
+
+    def _is_late(self, is_latest: bool) -> bool:
+        return is_latest and time.monotonic() - self._told_at >= _QUIET_SECONDS
+
+    def _tell_of(self, record: dict[str, Any]) -> None:
+        self._told, self._told_at = (record["step"], record["epoch_ended"]), time.monotonic()
         validation = record["validation_ndcg_at_10"]
         logger.info(
-            "%s, seed %d: epoch %d, loss %.4f, validation ndcg@10 %s, %.0f sequences/s",
-            model.variant,
-            model.seed,
+            "%s: epoch %d%s, loss %.4f, validation ndcg@10 %s, %.0f sequences/s",
+            self._model.name,
             record["epoch"],
+            "" if record["epoch_ended"] else f", step {record['step']}",
             record["loss"],
             "-" if validation is None else f"{validation:.4f}",
             record["samples_per_second"],
         )
-        most = json.loads((model.folder / "run.json").read_text())["train"]["max_epochs"]
-        rate = (record["epoch"] + 1) / max(record["seconds"], 1e-9)
-        report(Progress(record["epoch"] + 1, most, f"epochs of {model.variant}, seed {model.seed}", rate))
-    return max(epochs, len(ended))
+        if record["epoch_ended"]:
+            most = json.loads((self._model.folder / "run.json").read_text())["train"]["max_epochs"]
+            rate = (record["epoch"] + 1) / max(record["seconds"], 1e-9)
+            self._report(Progress(record["epoch"] + 1, most, f"epochs of {self._model.name}", rate))
+
+
+class GrowingFile:
+    """Whole lines that another process appends to a file, also where it puts a new file in its place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file_number, self._offset = -1, 0
+
+    def read_lines(self) -> list[str]:
+        """Those written since the last call, without their ends; none where there is no file."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return []
+        with file:
+            file_number = os.fstat(file.fileno()).st_ino
+            if file_number != self._file_number:
+                self._file_number, self._offset = file_number, 0
+            file.seek(self._offset)
+            whole = file.read().rpartition(b"\n")[0]
+        self._offset += len(whole) + 1 if whole else 0
+        return whole.decode(errors="replace").splitlines()
 
 
 def _crash_message(model: ModelRef, status: int) -> str:
@@ -92,6 +146,6 @@ def _crash_message(model: ModelRef, status: int) -> str:
         how += " (out of memory? see the system's log)"
     tail = "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
     return (
-        f"the training of {model.variant}, seed {model.seed}, {how}; last lines of {log}:\n{tail}\n"
+        f"the training of {model.name}, {how}; last lines of {log}:\n{tail}\n"
         "  checkpoints stay: run train again to go on from the last one"
     )

@@ -64,8 +64,30 @@ def test_layout_is_checked(toy_features):
         replace(features, views=("image",))
     with pytest.raises(ValueError, match="points outside"):
         replace(features, segment_index_NL=np.full((24, 3), 120, np.int32))
-    with pytest.raises(ValueError, match="float32"):
-        replace(features, vectors_UE=features.vectors_UE.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("name", "convert", "message"),
+    [
+        ("vectors_UE", lambda table: table.astype(np.float16), r"vectors_UE must be float32.*astype\('float32'\)"),
+        ("segment_index_NL", lambda table: table.astype(np.float64), "segment_index_NL must be int32.*is float64"),
+        (
+            "coarse_index_NV",
+            lambda table: table[:, 0],
+            r"coarse_index_NV must be int32 with two axes, is int32 \(24,\)",
+        ),
+        ("coarse_index_NV", lambda table: table.tolist(), "coarse_index_NV must be a NumPy array, is list"),
+    ],
+)
+def test_tables_of_another_kind_are_refused_by_name(toy_features, name, convert, message):
+    features = toy_features()
+    with pytest.raises(ValueError, match=message):
+        replace(features, **{name: convert(getattr(features, name))})
+
+
+def test_index_tables_may_have_wider_integers(toy_features):
+    features = toy_features()
+    assert replace(features, coarse_index_NV=features.coarse_index_NV.astype(np.int64)).item_count == 24
 
 
 def test_views_are_selected_by_name(toy_features):

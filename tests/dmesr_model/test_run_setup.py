@@ -1,12 +1,33 @@
 """What an untrained model knows of its data."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from dmesr_model.features import ItemFeatures
 from dmesr_model.model_config import ModelConfig
-from dmesr_model.run_setup import build_model, split_events
+from dmesr_model.run_setup import build_model, claim_output, split_events
 from dmesr_model.sequences import Sequences
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda features: replace(features, views=("text", "image")),
+        lambda features: replace(features, coarse_index_NV=features.coarse_index_NV[:, ::-1]),
+        lambda features: replace(features, segment_index_NL=features.segment_index_NL[:, :2]),
+        lambda features: replace(features, vectors_UE=features.vectors_UE + np.float32(1)),
+    ],
+    ids=["views", "where texts stand", "segments", "vectors"],
+)
+def test_a_folder_is_not_taken_for_a_run_on_other_features(toy_features, toy_sequences, tmp_path, changed):
+    claim_output(tmp_path, toy_features(), toy_sequences(), {})
+    (tmp_path / "summary.json").touch()
+    claim_output(tmp_path, toy_features(), toy_sequences(), {})
+    with pytest.raises(ValueError, match="holds a run with other settings or data"):
+        claim_output(tmp_path, changed(toy_features()), toy_sequences(), {})
 
 
 def test_each_adapter_knows_the_mean_of_its_source_over_the_items_of_training():
