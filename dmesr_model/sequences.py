@@ -160,19 +160,6 @@ def count_events(sequences: Sequences, item_count: int) -> np.ndarray:
     return np.bincount(sequences.item_index, minlength=item_count + 1)
 
 
-def count_histories(sequences: Sequences, item_count: int, most: int, fewest: int) -> np.ndarray:
-    """Histories that hold each item among their latest `most` events, int64 [item_count + 1], indexed by item_index.
-
-    Histories of less than `fewest` events don't count.
-    """
-    lengths_E = np.repeat(sequences.lengths, sequences.lengths)
-    from_end_E = np.repeat(sequences.offsets[1:], sequences.lengths) - np.arange(len(sequences.item_index))
-    user_E = np.repeat(np.arange(sequences.user_count), sequences.lengths)
-    key_E = user_E * (item_count + 1) + np.asarray(sequences.item_index)
-    held = np.unique(key_E[(from_end_E <= most) & (lengths_E >= fewest)])
-    return np.bincount(held % (item_count + 1), minlength=item_count + 1)
-
-
 def _drop_last(sequences: Sequences, dropped_U: np.ndarray) -> Sequences:
     ends = sequences.offsets[1:] - dropped_U
     event_user = np.repeat(np.arange(sequences.user_count), sequences.lengths)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from dmesr_model.batches import (
-    FEWEST_TRAINING_EVENTS,
     SequenceBatch,
     causal_batch,
     cloze_batch,
@@ -19,11 +18,11 @@ from dmesr_model.batches import (
     rows_of,
     unique_items,
 )
-from dmesr_model.candidates import CandidateRows, Candidates, draw_candidates
+from dmesr_model.candidates import CandidateRows, Candidates, Holders, draw_candidates
 from dmesr_model.features import PAD_INDEX
 from dmesr_model.item_batches import ItemBatch, ItemGatherer
 from dmesr_model.objective import LossConfig, StepBatch
-from dmesr_model.sequences import Sequences, count_events, count_histories, cut_into_windows
+from dmesr_model.sequences import Sequences, count_events, cut_into_windows
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,14 @@ class StepBuilder:
         self._catalog: ItemBatch | None = None
 
     @cached_property
-    def histories_N(self) -> np.ndarray:
-        """Rows of `self.train` that show each trained item; sorts all events, and only sampled losses ask."""
-        window = self.settings.max_length + (not self.settings.bidirectional)
-        item_count = self.gatherer.features.item_count
-        return count_histories(self.train, item_count, window, FEWEST_TRAINING_EVENTS)[self.trained_index_N]
+    def holders(self) -> Holders:
+        """Rows of `self.train` that show each item; sorts all events, and only sampled losses ask."""
+        return Holders.count(self.train, self.gatherer.features.item_count, self._longest)
+
+    @property
+    def _longest(self) -> int:
+        """Events of a row that a step shows at the most."""
+        return self.settings.max_length + (not self.settings.bidirectional)
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """Rows of `self.train` in each step of an epoch: users, or windows of their histories."""
@@ -110,7 +112,7 @@ class StepBuilder:
         part = parts[self.rank]
         items_of = [unique_items(own.history_BT, own.target_BT) for own in parts]
         batch_items_N = unique_items(*items_of)
-        candidates = self._draw_candidates(whole, batch_items_N, random)
+        candidates = self._draw_candidates(users_B, whole, batch_items_N, random)
         aligned = self._draw_aligned(items_of, batch_items_N, random)
         step_index_N = self._items_of_step(items_of[self.rank], candidates)
         target_BT = part.target_BT
@@ -137,7 +139,7 @@ class StepBuilder:
         return cloze_batch(self.train, users_B, settings.max_length, *shares, random, settings.mask_copies)
 
     def _draw_candidates(
-        self, whole: SequenceBatch, batch_items_N: np.ndarray, random: np.random.Generator
+        self, users_B: np.ndarray, whole: SequenceBatch, batch_items_N: np.ndarray, random: np.random.Generator
     ) -> Candidates | None:
         """None: all items."""
         loss = self.settings.loss
@@ -145,8 +147,10 @@ class StepBuilder:
             return None
         if loss.kind != "sampled_softmax":  # gBCE's calibration is for negatives that are drawn uniformly
             batch_items_N = batch_items_N[:0]
-        share = len(distinct_events(whole)[0]) / self.histories_N.sum()
-        return draw_candidates(self.trained_index_N, self.histories_N, batch_items_N, share, loss.negatives, random)
+        length_B = np.minimum(self.train.lengths[users_B], self._longest)
+        shown_L = np.bincount(length_B[distinct_events(whole)[0]], minlength=self._longest + 1)
+        share_L = self.holders.share_of_others(shown_L, len(users_B))
+        return draw_candidates(self.trained_index_N, self.holders, batch_items_N, share_L, loss.negatives, random)
 
     def _place(
         self, candidates: Candidates | None, part: SequenceBatch, step_index_N: np.ndarray

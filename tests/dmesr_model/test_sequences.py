@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from dmesr_model.sequences import (
     Sequences,
     count_events,
-    count_histories,
     cut_into_windows,
     hold_out_last,
     leave_one_out,
@@ -114,10 +113,3 @@ def test_no_users():
     split = leave_one_out(build([]))
     assert split.train.user_count == 0
     assert len(split.test.target_index_H) == 0
-
-
-def test_histories_that_hold_an_item_count_once_each():
-    sequences = Sequences.from_histories([[1, 2, 2, 3], [2, 1], [3], [1, 1, 1, 4, 2]], "abcd")
-    assert count_histories(sequences, 5, most=9, fewest=1).tolist() == [0, 3, 3, 2, 1, 0]
-    assert count_histories(sequences, 5, most=9, fewest=2).tolist() == [0, 3, 3, 1, 1, 0]
-    assert count_histories(sequences, 5, most=2, fewest=2).tolist() == [0, 1, 3, 1, 1, 0]
