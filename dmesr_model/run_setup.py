@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import get_int_from_env
 from torch.utils import deterministic
 
 from dmesr_model.adapters import Adapter
@@ -76,11 +77,24 @@ def own_accelerator(mixed_precision: str) -> Iterator[Accelerator]:
     """An Accelerator for one run. Another run in this process may have another precision.
 
     accelerate holds the first Accelerator's for the whole process. One that the caller made keeps it; where that has
-    another precision, accelerate raises ValueError.
+    another precision, accelerate raises ValueError. Processes that `torchrun` started train together on the CPU where
+    there is no GPU: accelerate would take each for a run of its own.
+
+    Raises:
+        ValueError: of several processes that were started, each would train alone, into the same folder.
     """
     is_the_callers = is_initialized()
+    started = get_int_from_env(["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"], 1)
+    on_cpu = started > 1 and "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
     try:
-        yield Accelerator(mixed_precision=mixed_precision)
+        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=on_cpu and not is_the_callers)
+        if accelerator.num_processes < started:
+            raise ValueError(
+                f"WORLD_SIZE, or MPI's variable for it, says {started} processes, but accelerate finds "
+                f"{accelerator.num_processes}, and each would train alone into one folder; start them with torchrun, "
+                "on a CPU with ACCELERATE_USE_CPU=true set, or unset the variable to train with one"
+            )
+        yield accelerator
     finally:
         if not is_the_callers:
             AcceleratorState._reset_state()

@@ -151,11 +151,12 @@ def fit(
     Sets torch's global seed and, on a GPU, torch's deterministic kernels.
 
     Called again with the same arguments it resumes from the newest checkpoint of `output_dir`, and returns at once
-    where the run has finished. Under `accelerate launch` or `torchrun` each process calls it with the same arguments.
+    where the run has finished. Under `torchrun` each process calls it with the same arguments, and they train together.
 
     Raises:
         ValueError: a text vector holds NaN; the sequences are of other items; no user has two training events;
-            `output_dir` holds another run; an Accelerator of the caller's has another precision.
+            `output_dir` holds another run; an Accelerator of the caller's has another precision; several processes
+            were started, and each would train alone.
         FloatingPointError: the loss is NaN or infinite; no checkpoint of it is kept.
     """
     with own_accelerator(train_config.mixed_precision) as accelerator:

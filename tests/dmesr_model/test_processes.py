@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from dmesr_model.features import ABSENT, ItemFeatures
+from dmesr_model.model_config import ModelConfig
+from dmesr_model.trainer import TrainConfig, fit
 
 NO_DROPOUT = {"dropout": 0.0, "id_dropout": 0.0, "input_dropout": 0.0}
 
@@ -26,7 +28,7 @@ def train_curve(folder: Path, processes: int) -> list[tuple[float, float, float]
     path = folder / f"job-{processes}.json"
     path.write_text(json.dumps(job))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", "dmesr_model.train", str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
@@ -53,3 +55,11 @@ def test_two_and_three_processes_follow_one(toy_features, toy_sequences, tmp_pat
         together = train_curve(tmp_path, processes)
         for one, many in zip(alone, together, strict=True):
             assert many == pytest.approx(one, rel=2e-4)
+
+
+def test_processes_that_would_each_train_alone_are_refused(toy_features, toy_sequences, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)  # without it accelerate takes a process for the only one
+    with pytest.raises(ValueError, match="says 2 processes, but accelerate finds 1"):
+        fit(toy_features(), toy_sequences(), ModelConfig(), TrainConfig(), tmp_path)
+    assert not list(tmp_path.iterdir())
