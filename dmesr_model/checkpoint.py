@@ -29,7 +29,7 @@ class RunState(BaseModel):
 
     Args:
         step: of the whole run; `step_in_epoch`, the sums and `samples` start anew with each epoch.
-        loss_sum, alignment_sum: over this process's steps of the epoch, nats.
+        loss_sum, alignment_sum: over the epoch's steps so far, each of all processes, nats.
         seconds: of training and validation, without what a kill threw away.
     """
 

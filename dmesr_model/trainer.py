@@ -3,6 +3,7 @@
 import logging
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -261,6 +262,7 @@ class Trainer:
         return state
 
     def _train_step(self, batch: StepBatch, step: int) -> StepLosses:
+        """One step of the optimizer; the losses are those of all processes, whichever logs or keeps them, and when."""
         seed_step(self.config.seed, step, self.accelerator.process_index, self.accelerator.device)
         recipe = self.config.optimizer
         set_pace(self.optimizer, recipe, schedule_factor(step, self.total_steps, recipe), batch.item_share)
@@ -272,6 +274,8 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.model)
+        if self.accelerator.num_processes > 1:  # alignment is that of all processes already
+            return replace(losses, next_item=self.accelerator.reduce(losses.next_item, "mean"))
         return losses
 
     @property
@@ -283,10 +287,7 @@ class Trainer:
         """Validate, keep the weights if they are the best: (state that the next epoch starts from, record)."""
         started = time.monotonic()
         ndcg = self.validate()
-        sums = torch.tensor([state.loss_sum, state.alignment_sum], dtype=torch.float64)
-        loss_sum, alignment_sum = self.accelerator.reduce(sums.to(self.accelerator.device), "mean").tolist()
-        seconds = state.seconds + time.monotonic() - started
-        closed = state.model_copy(update={"loss_sum": loss_sum, "alignment_sum": alignment_sum, "seconds": seconds})
+        closed = state.model_copy(update={"seconds": state.seconds + time.monotonic() - started})
         after = closed.after_epoch(ndcg, self.config.patience, self.config.patience_steps, self.config.max_epochs)
         if after.best_epoch == state.epoch and self.accelerator.is_main_process:
             write_best_weights(self.checkpoints, self.kept_model, state.epoch)
