@@ -21,6 +21,7 @@ from dmesr_model.checkpoint import RunState
 from dmesr_model.encoding import encode_items, encode_sequences
 from dmesr_model.features import ItemFeatures
 from dmesr_model.model import DMESR, ModelConfig
+from dmesr_model.optimizer import OptimizerConfig
 from dmesr_model.sequences import Sequences, leave_one_out
 from dmesr_model.trainer import TrainConfig, Trainer, fit
 
@@ -176,6 +177,28 @@ def test_no_step_leaves_the_temperature_below_its_bound(toy_features, toy_sequen
     torch.nn.init.constant_(trainer.model.log_temperature, -9)
     trainer.run()
     assert float(trainer.model.log_temperature.detach().exp()) == pytest.approx(0.01, rel=0.01)
+
+
+def train_an_epoch(features, sequences, folder, batch_size, **optimizer):
+    """The optimizer after one epoch, the only one: four steps of 16 of the 50 users, or one of them all."""
+    recipe = TrainConfig(max_epochs=1, batch_size=batch_size, optimizer=OptimizerConfig(**optimizer))
+    trainer = Trainer(Accelerator(), features, sequences, SMALL, recipe, folder)
+    assert trainer.train_epoch(RunState(), progress=None).step == trainer.total_steps
+    return trainer.optimizer
+
+
+def test_gradients_are_clipped(toy_features, toy_sequences, tmp_path):
+    """After one step AdamW's first moment is a tenth of the gradient."""
+    optimizer = train_an_epoch(toy_features(), toy_sequences(), tmp_path, batch_size=64, clip_norm=0.01)
+    moments = [moment["exp_avg"].flatten() for moment in optimizer.state_dict()["state"].values()]
+    assert float(torch.cat(moments).norm()) == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_the_rate_of_a_step_follows_the_schedule(toy_features, toy_sequences, tmp_path):
+    """The first of four steps rises; the last is 2/3 down the cosine: (1 + cos 120°) / 2 = 1/4."""
+    pace = {"learning_rate": 0.004, "warmup_steps": 1, "schedule": "cosine"}
+    optimizer = train_an_epoch(toy_features(), toy_sequences(), tmp_path, batch_size=16, **pace)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001] * 3)
 
 
 def test_one_process_trains_with_one_precision_after_another(toy_features, toy_sequences, tmp_path):
