@@ -28,15 +28,19 @@ def info_nce(first_ND: Tensor, second_ND: Tensor, excluded_NN: Tensor, temperatu
 
 
 def same_text(first_id_N: Tensor, second_id_N: Tensor) -> Tensor:
-    """bool [N, N], True where items i and j share a text in either view: they are not each other's negatives."""
-    return (first_id_N[:, None] == first_id_N) | (second_id_N[:, None] == second_id_N)
+    """bool [N, N], True where items i and j share a text, in one view or across: no negatives of each other."""
+    across_NN = first_id_N[:, None] == second_id_N
+    within_NN = (first_id_N[:, None] == first_id_N) | (second_id_N[:, None] == second_id_N)
+    return within_NN | across_NN | across_NN.T
 
 
 def alignment_loss(coarse_NVD: Tensor, present_NV: Tensor, text_id_NV: Tensor, temperature: Tensor) -> Tensor:
     """Mean symmetric InfoNCE over all pairs of coarse views and all items that have both views of the pair. Scalar.
 
-    An absent view takes no part: neither as anchor nor as negative. Zero where no pair has an item. Computed in float32
-    under mixed precision, too: cosines divided by a small temperature need the digits.
+    An absent view takes no part: neither as anchor nor as negative. Items with a text in common in the two views of a
+    pair are not each other's negatives there; an item's own two views are its positive, whatever they say. Zero where
+    no pair has an item. Computed in float32 under mixed precision, too: cosines divided by a small temperature need the
+    digits.
     """
     with torch.autocast(coarse_NVD.device.type, enabled=False):
         unit_NVD = functional.normalize(coarse_NVD.float(), dim=-1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dmesr_model.alignment import alignment_loss, info_nce, mean_squared_distance, same_text, uniformity
+from dmesr_model.alignment import alignment_loss, info_nce, mean_squared_distance, uniformity
 
 
 def transcribe(first, second, excluded, temperature):
@@ -29,18 +29,27 @@ def test_info_nce_formula():
     assert info_nce(first, second, excluded, torch.tensor(0.2)).numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_identical_texts_are_not_each_others_negatives():
-    """Items 0 and 1 share a text: dropping one of them from the other's negatives leaves the loss of two items."""
-    vectors = torch.randn(3, 2, 8)
-    vectors[1] = vectors[0]
-    present = torch.ones(3, 2, dtype=torch.bool)
-    ids = torch.tensor([[7, 8], [7, 8], [4, 5]])
-    first, second = (functional.normalize(vectors[:, view], dim=-1) for view in range(2))
-    pair = info_nce(first[[0, 2]], second[[0, 2]], torch.zeros(2, 2, dtype=torch.bool), torch.tensor(0.5))
-    excluded = same_text(ids[:, 0], ids[:, 1])
-    assert excluded.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
-    assert float(info_nce(first, second, excluded, torch.tensor(0.5))[0]) == pytest.approx(float(pair[0]), rel=1e-5)
-    assert torch.isfinite(alignment_loss(vectors, present, ids, torch.tensor(0.5)))
+@pytest.mark.parametrize(
+    ("ids", "together"),
+    [
+        ([[7, 8], [7, 8], [4, 5]], True),
+        ([[7, 8], [7, 6], [4, 5]], True),
+        ([[7, 8], [9, 8], [4, 5]], True),
+        ([[7, 8], [9, 7], [4, 5]], True),  # one text in both views, of two items
+        ([[7, 8], [8, 9], [4, 5]], True),
+        ([[7, 8], [9, 6], [4, 5]], False),
+        ([[7, 7], [9, 6], [4, 5]], False),  # an item's own two views stay each other's positive
+    ],
+)
+def test_items_with_a_text_in_common_are_not_each_others_negatives(ids, together):
+    torch.manual_seed(2)
+    vectors, present = torch.randn(3, 2, 8), torch.ones(3, 2, dtype=torch.bool)
+    first, second = functional.normalize(vectors, dim=-1).double().numpy().swapaxes(0, 1)
+    excluded = np.zeros((3, 3), dtype=bool)
+    excluded[0, 1] = excluded[1, 0] = together
+    expected = transcribe(first, second, excluded, 0.5).mean()
+    found = alignment_loss(vectors, present, torch.tensor(ids), torch.tensor(0.5))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def test_absent_views_take_no_part():
