@@ -1,5 +1,7 @@
 """The loss of a whole step: sampled losses against full ones, and training scores against what is served."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,28 @@ def test_total_is_next_item_plus_weighted_alignment(model, toy_features, toy_seq
     assert losses.alignment > 0
 
 
+def test_an_absent_view_never_reaches_alignment(model, toy_features, toy_sequences):
+    before = step_loss(toy_features(), toy_sequences(), model)
+    for adapter in model.items.adapters:
+        torch.nn.init.normal_(adapter.absent_D)
+    after = step_loss(toy_features(), toy_sequences(), model)
+    assert after.next_item != before.next_item
+    assert after.alignment == before.alignment
+
+
+@pytest.mark.parametrize("view_of_twin", [0, 1])
+def test_a_text_of_two_items_is_no_negative_of_itself(view_of_twin, model, toy_features, toy_sequences):
+    """Items 8 and 9 share a text, in one view or across: a copy of its vector is a text of its own, and a negative."""
+    features = toy_features()
+    vectors_UE, shared_NV = features.vectors_UE.copy(), features.coarse_index_NV.copy()
+    vectors_UE[shared_NV[9, view_of_twin]] = vectors_UE[shared_NV[8, 0]]
+    copied = step_loss(replace(features, vectors_UE=vectors_UE), toy_sequences(), model)
+    shared_NV[9, view_of_twin] = shared_NV[8, 0]
+    shared = step_loss(replace(features, vectors_UE=vectors_UE, coarse_index_NV=shared_NV), toy_sequences(), model)
+    torch.testing.assert_close(shared.next_item, copied.next_item)
+    assert shared.alignment < copied.alignment - 1e-3
+
+
 def test_a_temperature_at_its_bound_has_a_gradient_still(model, toy_features, toy_sequences):
     torch.nn.init.constant_(model.log_temperature, -9)
     model.bound_temperature()
@@ -136,3 +160,24 @@ def test_training_scores_what_is_served(fusion, toy_features):
     user_MW, item_NW = torch.from_numpy(encode_sequences(model, items, prefixes)), torch.from_numpy(items)
     # item 1 is only ever a history event, but it has a training event, so it is a candidate, too
     torch.testing.assert_close(loss, full_softmax(user_MW, item_NW, torch.arange(1, 8)) / 7, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["item", "sequence"])
+def test_bert4rec_is_served_as_trained(fusion, toy_features):
+    """One user's history, cut at random events that are masked: the loss is that of the served vectors."""
+    features = toy_features(items=8)
+    changes = {"backbone": "bert4rec", "fusion": fusion, "alignment_weight": 0.0}
+    model = DMESR(CONFIG.model_copy(update=changes), 12, features.item_ids)
+    torch.nn.init.normal_(model.mask_SD)
+    torch.nn.init.normal_(model.last_mask_SD)
+    train = TrainConfig(mask_share=0.0, mask_last_share=0.999)
+    history = Sequences.from_histories([[1, 2, 3, 4, 5, 6, 7, 8]], "a")
+    steps = StepBuilder(history, gatherer_for(model, features), step_settings(model.config, train))
+    batch = steps.build(steps.plan(0)[0], 0, 0)
+    last_B = batch.valid_BT.sum(dim=1) - 1
+    assert len(last_B.unique()) > 1
+    items = encode_items(model, features)
+    before = Sequences.from_histories([range(1, int(last) + 1) for last in last_B], "abcd")
+    user_BW, item_NW = torch.from_numpy(encode_sequences(model, items, before)), torch.from_numpy(items)
+    loss = Objective(model, train.loss, 8)(batch).next_item
+    torch.testing.assert_close(loss, full_softmax(user_BW, item_NW, last_B) / 4, rtol=1e-4, atol=1e-5)
