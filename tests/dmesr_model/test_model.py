@@ -18,6 +18,7 @@ ABLATIONS = {
     "gru4rec": {"backbone": "gru4rec"},
     "separate streams": {"streams": "separate"},
     "sequence fusion": {"fusion": "sequence"},
+    "bert4rec with sequence fusion": {"backbone": "bert4rec", "fusion": "sequence"},
     "fusion with feed-forward": {"fusion_feedforward_multiple": 1},
     "no fusion": {"fusion": "none"},
     "no fusion of separate streams": {"fusion": "none", "streams": "separate"},
@@ -100,9 +101,10 @@ def test_neither_batch_nor_padding_changes_a_vector(ablation, toy_features, toy_
     np.testing.assert_allclose(encode_sequences(model, items, sequences, batch_size=1), users, atol=1e-5)
 
 
-def test_item_order_does_not_change_an_items_vector(toy_features):
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_item_order_does_not_change_an_items_vector(ablation, toy_features):
     features = toy_features()
-    model = build(features).eval()
+    model = build(features, **ABLATIONS[ablation]).eval()
     gatherer = gatherer_for(model, features)
     order = np.random.default_rng(0).permutation(24) + 1
     shuffled = model.encode_items(gatherer.gather(order)).streams_SND
