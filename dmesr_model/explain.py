@@ -20,12 +20,14 @@ def segment_attention(model: DMESR, features: ItemFeatures, item_ids: Sequence[s
 
     Raises:
         ValueError: the model has no fusion at the level of the item.
-        KeyError: an id that the features don't hold.
+        KeyError: names ids that the features don't hold.
     """
     if model.items.fusion is None:
         raise ValueError("attention to segments needs fusion='item', a coarse view and use_segments")
     model.eval()
     position_of = {item_id: position for position, item_id in enumerate(features.item_ids)}
+    if unknown := [item_id for item_id in item_ids if item_id not in position_of]:
+        raise KeyError(f"the features hold no items {unknown[:5]}; give strings of features.item_ids")
     positions_N = np.array([position_of[item_id] for item_id in item_ids], dtype=np.int64)
     items = gatherer_for(model, features).gather(positions_N + 1).to(next(model.parameters()).device)
     assert items.segments is not None, "a model with item fusion reads segments"

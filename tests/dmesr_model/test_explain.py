@@ -38,6 +38,12 @@ def test_a_model_without_item_fusion_says_so(toy_features):
         segment_attention(model, toy_features(), ["item-0"])
 
 
+def test_unknown_ids_are_named(toy_features):
+    model = DMESR(ModelConfig(views=("image", "text"), width=8, adapter_width=8), 12, [])
+    with pytest.raises(KeyError, match=r"no items \['nope', 3\]; give strings of features.item_ids"):
+        segment_attention(model, toy_features(), ["item-0", "nope", 3])
+
+
 def test_entropy_by_hand():
     weights = np.array([[[0.5, 0.5, 0.0]], [[1.0, 0.0, 0.0]]])
     np.testing.assert_allclose(attention_entropy(weights, np.array([2, 3])), [[1.0], [0.0]])
