@@ -102,6 +102,8 @@ class ModelConfig(BaseModel):
         if self.stream_width * self.stream_count != self.width or self.stream_width % self.heads:
             streams = f"{self.stream_count} streams of {self.heads} heads"
             raise ValueError(f"width {self.width} is not divisible by {self.stream_count * self.heads}: {streams}")
+        if len(set(self.views or ())) < len(self.views or ()):
+            raise ValueError(f"views names one twice: {', '.join(self.views or ())}; name each view once")
         if self.views == () and not self.use_segments and self.id_mode == "none":
             raise ValueError("nothing to encode an item from: give views, use_segments or an id_mode")
         return self

@@ -203,6 +203,8 @@ def test_vectors_of_another_width_are_refused_with_the_remedy(toy_features, toy_
 def test_impossible_configs_are_refused():
     with pytest.raises(ValueError, match="nothing to encode"):
         ModelConfig(views=(), use_segments=False, id_mode="none")
+    with pytest.raises(ValueError, match="views names one twice: image, text, image"):
+        ModelConfig(views=("image", "text", "image"))
     with pytest.raises(ValueError, match="not divisible by 4: 2 streams of 2 heads"):
         ModelConfig(width=10, heads=2, streams="separate")
     with pytest.raises(ValueError, match="not divisible by 2: 1 streams of 2 heads"):
