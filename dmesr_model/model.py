@@ -15,7 +15,15 @@ from dmesr_model.initial_weights import INITIAL_STD, draw_initial_weights, draw_
 from dmesr_model.item_batches import ItemBatch
 from dmesr_model.item_encoder import ItemEncoder, ItemTokens
 from dmesr_model.model_config import LOWEST_TEMPERATURE, ModelConfig
-from dmesr_model.pretrained import CARD_MARK, MODEL_CARD, fetch_model, read_settings, read_weights, write_model
+from dmesr_model.pretrained import (
+    CARD_MARK,
+    MODEL_CARD,
+    check_location,
+    fetch_model,
+    read_settings,
+    read_weights,
+    write_model,
+)
 
 
 class DMESR(nn.Module, ModelHubMixin):
@@ -102,6 +110,16 @@ class DMESR(nn.Module, ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         config = {"model": self.config.model_dump(mode="json"), "encoder_width": self.encoder_width}
         write_model(self, config, self.item_ids, save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "DMESR":
+        """A saved model, from a local folder or the hub; `options` are the mixin's.
+
+        Raises:
+            FileNotFoundError: it is neither a folder nor shaped like a hub id.
+        """
+        check_location(pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @classmethod
     def _from_pretrained(

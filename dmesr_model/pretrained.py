@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -42,6 +44,19 @@ def read_weights(model: nn.Module, folder: Path) -> None:
         raise RuntimeError(
             f"{folder / WEIGHTS} was saved by another version of the model, or isn't that of {CONFIG} beside it; "
             f"train it again. {error}"
+        ) from error
+
+
+def check_location(model_id: str | Path) -> None:
+    """Raises FileNotFoundError for what is neither a local folder nor shaped like a hub id."""
+    if Path(model_id).is_dir():
+        return
+    try:
+        validate_repo_id(model_id)  # type: ignore[arg-type]  # it refuses a Path, too
+    except HFValidationError as error:
+        raise FileNotFoundError(
+            f"{model_id} is no folder of a model; give the one that training or save_pretrained wrote, which holds "
+            f"{WEIGHTS}, or a hub id like team/name"
         ) from error
 
 

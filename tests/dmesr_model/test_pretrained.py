@@ -45,6 +45,12 @@ def test_weights_of_another_version_are_refused_with_the_remedy(toy_features, tm
         DMESR.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("location", ["/not/there", "./there", "a/b/c", Path("out/model")])
+def test_a_folder_that_is_not_there_is_named(location):
+    with pytest.raises(FileNotFoundError, match=rf"^{location} is no folder of a model; give the one that training"):
+        DMESR.from_pretrained(location)
+
+
 def test_folder_speaks_for_itself(toy_features, tmp_path):
     build(toy_features()).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["encoder_width"] == 12
