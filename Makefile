@@ -21,9 +21,9 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-# A third process on two cores: many tests wait for servers and engines that they start.
+# Four processes on two cores: many tests wait for servers and engines that they start.
 tests: setup
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 4
 
 # Whole nights on real servers, killed in the middle, and on PostgreSQL; the walk-through. Many minutes on 2 cores.
 test-operations: setup

@@ -1,4 +1,4 @@
-"""Which tests begin first and stay together when several processes run the suite (`pytest -n 3`), and their threads."""
+"""Which tests begin first and stay together when several processes run the suite (`pytest -n 4`), and their threads."""
 
 import os
 from collections import Counter
