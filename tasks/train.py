@@ -36,7 +36,7 @@ from tasks.retraining import RetrainConfig, RetrainOrder, in_use, reason_to_retr
 from tasks.serving import serving_key
 from tasks.stage import Outcome, Plan, Progress, ReportProgress, StageError, last_rate
 from tasks.trained_models import ModelRef, finished_models
-from tasks.training_process import train_in_child
+from tasks.training_process import Launch, train_in_child
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,12 @@ class TrainStageConfig(BaseModel):
     train: dict[str, JsonValue] = Field({}, description="fields of dmesr_model.trainer.TrainConfig, for all variants")
     retrain: RetrainConfig = RetrainConfig()
     threads: int | None = Field(None, ge=1, description="CPU threads of a training; None: as many as there are cores")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="processes that train a model together, each on a GPU of its own, and share each step's sequences; "
+        "how many changes a model by rounding alone",
+    )
     keep_models: int = Field(
         20,
         ge=0,
@@ -240,7 +246,7 @@ class TrainStage:
         model.folder.mkdir(parents=True, exist_ok=True)
         write_whole(model.folder / "job.json", json.dumps(job, indent=2))
         logger.info("training %s, seed %d, in %s", model.variant, model.seed, model.folder)
-        train_in_child(model, self.config.threads, report)
+        train_in_child(model, Launch(self.config.processes, self.config.threads), report)
         report(Progress(done + 1, total, "models", 1 / max(model.summary["seconds"], 1e-9)))
 
     def _drop_old(self) -> None:

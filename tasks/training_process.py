@@ -1,4 +1,4 @@
-"""A training in a process of its own: started, followed while it runs, and its crash told in words."""
+"""A training in a process of its own, or in several: started, followed while it runs, and its crash told in words."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes.util import find_library
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,14 +26,33 @@ _QUIET_SECONDS = 60
 _WARNING = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) ")
 
 
-def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress) -> None:
+@dataclass(frozen=True)
+class Launch:
+    """How a training is started.
+
+    Args:
+        processes: that train one model together, each on a GPU of its own, or all on the CPU.
+        threads: of each on the CPU; None: PyTorch's choice.
+    """
+
+    processes: int = 1
+    threads: int | None = None
+
+    def command(self, job: Path) -> list[str]:
+        """The command line; its processes end when the pipe at their standard input does (`tasks.attached`)."""
+        several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", "-m"]
+        training = ["tasks.attached", "dmesr_model.train", str(job)]
+        return [sys.executable, "-m", *(several if self.processes > 1 else []), *training]
+
+
+def train_in_child(model: ModelRef, launch: Launch, report: ReportProgress) -> None:
     """Run the training that `job.json` in the model's folder describes, from its last checkpoint if it has one.
 
     Raises StageError with the exit status and the last lines of `log.txt` where it ends in any way but well; StageCrash
-    where a signal ended it, so that it is tried again.
+    where a signal ended it, so that it is tried again. Of several processes the launcher tells no signal.
     """
     follower = Follower(model, report)
-    with (model.folder / "log.txt").open("ab") as log, _started(model, log, threads) as process:
+    with (model.folder / "log.txt").open("ab") as log, _started(model, log, launch) as process:
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
             follower.tell()
@@ -43,10 +63,10 @@ def train_in_child(model: ModelRef, threads: int | None, report: ReportProgress)
 
 
 @contextmanager
-def _started(model: ModelRef, log: IO[bytes], threads: int | None) -> Iterator[subprocess.Popen[bytes]]:
+def _started(model: ModelRef, log: IO[bytes], launch: Launch) -> Iterator[subprocess.Popen[bytes]]:
     """Start the training; it ends with this process, and where the block is left early."""
-    environment = os.environ | process_environment(threads)
-    command = [sys.executable, "-m", "tasks.attached", "dmesr_model.train", str(model.folder / "job.json")]
+    environment = os.environ | process_environment(launch.threads)
+    command = launch.command(model.folder / "job.json")
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
         yield process

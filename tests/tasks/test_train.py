@@ -64,9 +64,11 @@ def _is_trainer(process: psutil.Process, folder: Path) -> bool:
 
 
 def test_killed_training_goes_on_and_is_then_up_to_date(lively_shop) -> None:
+    """Two processes are killed with their stage; one goes on."""
     settings = config(train={"max_epochs": 40, "patience": 40, "batch_size": 8, "checkpoint_seconds": 0})
     run = "run_stage(stage, lambda progress: None)"
-    victim = subprocess.Popen(program(lively_shop, settings, run), cwd=REPOSITORY)
+    together = settings.model_copy(update={"processes": 2})
+    victim = subprocess.Popen(program(lively_shop, together, run), cwd=REPOSITORY)
     models = lively_shop.work_folder / "models"
     while not list(models.glob("*/checkpoints/step-*/state.json")):
         assert victim.poll() is None
@@ -78,6 +80,7 @@ def test_killed_training_goes_on_and_is_then_up_to_date(lively_shop) -> None:
     _wait_until(lambda: not trainers(lively_shop.work_folder))  # the training ends with its parent
     (model,) = models.iterdir()
     assert not (model / "summary.json").exists()
+    assert "training on cpu, processes: 2" in (model / "log.txt").read_text()
 
     resumed = stage(lively_shop, settings)
     assert resumed.plan().notes == ("1 of them started before and resumed",)
