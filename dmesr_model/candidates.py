@@ -26,7 +26,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Holders:
+class HistoryCounts:
     """How many histories of each length hold each item, which tells how likely a step is to show it.
 
     Batches are of similar lengths (`batches.plan_epoch`); what long histories hold is seldom in a batch of short ones.
@@ -44,7 +44,7 @@ class Holders:
     pairs_L: np.ndarray
 
     @classmethod
-    def count(cls, sequences: Sequences, item_count: int, most: int) -> "Holders":
+    def count(cls, sequences: Sequences, item_count: int, most: int) -> "HistoryCounts":
         """Of each history with enough events to train the latest `most` events count."""
         lengths_U = np.where(sequences.lengths < FEWEST_TRAINING_EVENTS, 0, np.minimum(sequences.lengths, most))
         user_E = np.repeat(np.arange(sequences.user_count), sequences.lengths)
@@ -105,7 +105,7 @@ class CandidateRows:
 
 def draw_candidates(
     trained_index_N: np.ndarray,
-    holders: Holders,
+    history_counts: HistoryCounts,
     step_items_X: np.ndarray,
     share_L: np.ndarray,
     negatives: int,
@@ -118,7 +118,7 @@ def draw_candidates(
     Args:
         trained_index_N: item_index of the items that have training events.
         step_items_X: item_index of the step's sequences, ascending, each once; empty: candidates are drawn ones alone.
-        share_L: of `Holders.share_of_others`.
+        share_L: of `HistoryCounts.share_of_others`.
     """
     drawn = min(negatives, len(trained_index_N))
     drawn_K = random.choice(trained_index_N, size=drawn, replace=False)
@@ -127,7 +127,7 @@ def draw_candidates(
     kept_chance = kept / max(len(step_items_X), 1)
     kept_X = random.choice(step_items_X, size=kept, replace=False) if kept < len(step_items_X) else step_items_X
     item_index_C = unique_items(drawn_K, kept_X)
-    in_step_C = holders.chance_in_step(item_index_C, share_L)
+    in_step_C = history_counts.chance_in_step(item_index_C, share_L)
     return Candidates(
         item_index_C=item_index_C,
         chance_C=1 - (1 - kept_chance * in_step_C) * (1 - drawn_chance),

@@ -25,8 +25,7 @@ from dmesr_model.model_config import ModelConfig
 from dmesr_model.sequences import HeldOut, Sequences, count_events, hold_out_last, leave_one_out, select_users
 
 _ITEMS_FOR_MEAN = 4096  # up to twice as many are read: 200 MB of vectors with 16 segments each
-
-_VECTORS_THAT_TELL = 1024
+_VECTORS_THAT_TELL = 1024  # up to twice as many are read
 
 SplitName = Literal["leave_one_out", "last_event", "none"]
 

@@ -18,7 +18,7 @@ from dmesr_model.batches import (
     rows_of,
     unique_items,
 )
-from dmesr_model.candidates import CandidateRows, Candidates, Holders, draw_candidates
+from dmesr_model.candidates import CandidateRows, Candidates, HistoryCounts, draw_candidates
 from dmesr_model.features import PAD_INDEX
 from dmesr_model.item_batches import ItemBatch, ItemGatherer
 from dmesr_model.objective import LossConfig, StepBatch
@@ -75,9 +75,9 @@ class StepBuilder:
         self._catalog: ItemBatch | None = None
 
     @cached_property
-    def holders(self) -> Holders:
+    def history_counts(self) -> HistoryCounts:
         """Rows of `self.train` that show each item; sorts all events, and only sampled losses ask."""
-        return Holders.count(self.train, self.gatherer.features.item_count, self._longest)
+        return HistoryCounts.count(self.train, self.gatherer.features.item_count, self._longest)
 
     @property
     def _longest(self) -> int:
@@ -149,8 +149,10 @@ class StepBuilder:
             batch_items_N = batch_items_N[:0]
         length_B = np.minimum(self.train.lengths[users_B], self._longest)
         shown_L = np.bincount(length_B[distinct_events(whole)[0]], minlength=self._longest + 1)
-        share_L = self.holders.share_of_others(shown_L, len(users_B))
-        return draw_candidates(self.trained_index_N, self.holders, batch_items_N, share_L, loss.negatives, random)
+        share_L = self.history_counts.share_of_others(shown_L, len(users_B))
+        return draw_candidates(
+            self.trained_index_N, self.history_counts, batch_items_N, share_L, loss.negatives, random
+        )
 
     def _place(
         self, candidates: Candidates | None, part: SequenceBatch, step_index_N: np.ndarray

@@ -154,8 +154,8 @@ class GrowingFile:
             if file_number != self._file_number:
                 self._file_number, self._offset = file_number, 0
             file.seek(self._offset)
-            whole = file.read().rpartition(b"\n")[0]
-        self._offset += len(whole) + 1 if whole else 0
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(end)
         return whole.decode(errors="replace").splitlines()
 
 

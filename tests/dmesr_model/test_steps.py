@@ -160,7 +160,9 @@ def test_every_event_of_a_long_history_trains(toy_features, all_events, targets,
     batches = [steps.build(rows, 0, step) for step, rows in enumerate(steps.plan(0))]
     trained = np.concatenate([steps.trained_index_N[batch.target_M.numpy()] for batch in batches])
     assert sorted(trained.tolist()) == targets
-    holding_N = [int(steps.holders.histories_X[start:end].sum()) for start, end in pairwise(steps.holders.offsets)]
+    holding_N = [
+        int(steps.history_counts.histories_X[start:end].sum()) for start, end in pairwise(steps.history_counts.offsets)
+    ]
     assert holding_N[1:7] == histories  # two windows share an event
 
 
