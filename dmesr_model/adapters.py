@@ -62,7 +62,7 @@ class Adapter(nn.Module):
 
         Where all are absent the layers read one vector of zeros: of several processes each has to use every parameter.
         """
-        vectors_RE = source.vectors_RE
+        vectors_RE = source.vectors_RE.to(self.mean_E.dtype)
         if len(vectors_RE) == 0:
             vectors_RE = vectors_RE.new_zeros(1, vectors_RE.shape[1])
         tokens_NKD = functional.embedding(source.row_NK, self.layers(vectors_RE - self.mean_E))

@@ -14,7 +14,8 @@ def encode_items(model: DMESR, features: ItemFeatures, batch_size: int = 1024) -
     """Vectors of all items of the features, float32 contiguous [N, D], D = model.vector_width.
 
     The items need not be those the model was trained on: one that training never saw gets the unknown ID, and its
-    content. Raises ValueError naming an item with a NaN or infinite text vector, or a view the features lack.
+    content. Computed in the precision of the model's parameters. Raises ValueError naming an item with a NaN or
+    infinite text vector, or a view the features lack.
     """
     return encode_gathered(model, gatherer_for(model, features), batch_size)
 
@@ -89,7 +90,8 @@ def gatherer_for(model: DMESR, features: ItemFeatures) -> ItemGatherer:
 
 def _encode_users(model: DMESR, item_vectors_ND: np.ndarray, history_BT: np.ndarray) -> np.ndarray:
     """[B, D] of histories padded on the right."""
-    device = next(model.parameters()).device
+    a_parameter = next(model.parameters())
+    device = a_parameter.device
     length_B = (history_BT != PAD_INDEX).sum(axis=1)
     masked_BT = None
     if model.mask_SD is not None:
@@ -103,7 +105,7 @@ def _encode_users(model: DMESR, item_vectors_ND: np.ndarray, history_BT: np.ndar
     if len(item_vectors_ND) == 0:  # all there is then is padding
         item_vectors_ND = np.zeros((1, model.vector_width), dtype=np.float32)
     rows_BTW = item_vectors_ND[np.maximum(history_BT - 1, 0)]
-    tokens_BTSD = torch.from_numpy(rows_BTW).to(device).unflatten(-1, (model.config.stream_count, -1))
+    tokens_BTSD = torch.from_numpy(rows_BTW).to(a_parameter).unflatten(-1, (model.config.stream_count, -1))
     users_BTW = model.encode_sequences(
         tokens_BTSD.permute(2, 0, 1, 3),
         torch.from_numpy(valid_BT).to(device),

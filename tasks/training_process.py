@@ -40,7 +40,7 @@ class Launch:
 
     def command(self, job: Path) -> list[str]:
         """The command line; its processes end when the pipe at their standard input does (`tasks.attached`)."""
-        several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", "-m"]
+        several = ["tasks.launcher", "--standalone", f"--nproc-per-node={self.processes}", "-m"]
         training = ["tasks.attached", "dmesr_model.train", str(job)]
         return [sys.executable, "-m", *(several if self.processes > 1 else []), *training]
 
@@ -49,7 +49,7 @@ def train_in_child(model: ModelRef, launch: Launch, report: ReportProgress) -> N
     """Run the training that `job.json` in the model's folder describes, from its last checkpoint if it has one.
 
     Raises StageError with the exit status and the last lines of `log.txt` where it ends in any way but well; StageCrash
-    where a signal ended it, so that it is tried again. Of several processes the launcher tells no signal.
+    where a signal ended it, or one of several processes, so that it is tried again.
     """
     follower = Follower(model, report)
     with (model.folder / "log.txt").open("ab") as log, _started(model, log, launch) as process:

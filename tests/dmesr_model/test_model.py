@@ -115,6 +115,21 @@ def test_neither_batch_nor_padding_changes_a_vector(ablation, toy_features, toy_
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_serves_nearly_the_same_vectors(ablation, dtype, toy_features, toy_sequences):
+    features, sequences = toy_features(), toy_sequences(users=9)
+    model = build(features, **ABLATIONS[ablation])
+    items = encode_items(model, features)
+    users = encode_sequences(model, items, sequences)
+    half_items = encode_items(model.to(dtype), features)
+    half_users = encode_sequences(model, half_items, sequences)
+    assert half_items.dtype == half_users.dtype == np.float32
+    bound = 8 * torch.finfo(dtype).eps  # of the largest number
+    np.testing.assert_allclose(half_items, items, rtol=0, atol=bound * np.abs(items).max())
+    np.testing.assert_allclose(half_users, users, rtol=0, atol=bound * np.abs(users).max())
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
 def test_item_order_does_not_change_an_items_vector(ablation, toy_features):
     features = toy_features()
     model = build(features, **ABLATIONS[ablation]).eval()

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,17 @@ def test_what_the_environment_says_stands(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert process_environment(None) == {"TQDM_DISABLE": "1"}
     assert process_environment(3) == {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "3"}
+
+
+@pytest.mark.parametrize(
+    ("last_words", "status"), [("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL), ("sys.exit(3)", 1)]
+)
+def test_several_processes_end_by_the_signal_that_ended_one_of_them(last_words: str, status: int) -> None:
+    process = f"import os, signal, sys, time; time.sleep(60 if os.environ['RANK'] == '0' else 0); {last_words}"
+    several = [sys.executable, "-m", "tasks.launcher", "--standalone", "--nproc-per-node=2", "--no-python"]
+    ended = subprocess.run([*several, sys.executable, "-c", process], capture_output=True, text=True)
+    assert ended.returncode == status, ended.stderr
+    assert "rank      : 1 (local_rank: 1)" in ended.stderr
 
 
 def record(epoch: int, step: int, epoch_ended: bool) -> str:
