@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +18,8 @@ import polars as pl
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileType
 
 from storage.references import TableRef
 from storage.schemas import TABLES, TableSchema
@@ -234,28 +237,46 @@ class Table:
         sizes = pl.DataFrame(table.get_add_actions(flatten=True))["size_bytes"]
         return int((sizes < below_bytes).sum())
 
-    def vacuum(self, keep_hours: int) -> int:
-        """Delete files that no version of the last `keep_hours` hours needs; return how many.
+    def remembers(self, hours: int) -> bool:
+        """Whether the log knows removed files and versions for so long: one that it forgot counts as of no version."""
+        table = self._open()
+        return table is None or _memory_of(hours).items() <= table.metadata().configuration.items()
 
-        Those that a killed writer left and no version names stay a day at least: a writer at work may yet commit them.
-        They stay for good where the folder holds files of others, which look alike.
+    def remember(self, hours: int) -> None:
+        """Let the log know removed files, and versions, for so long."""
+        table = self._open()
+        if table is not None:
+            self._write(lambda: table.alter.set_table_properties(_memory_of(hours)))
+
+    def old_files(self, keep_hours: int) -> list[str]:
+        """Return the files that no version of the last `keep_hours` hours needs.
+
+        Without those of the last day that no version names: a killed writer left them, or one at work will commit them.
+        Without any of these where the folder holds files of others, which look alike.
         """
         table = self._open()
         if table is None:
-            return 0
-        removed: set[str] = set()
+            return []
+        found = {path for sweep in self._sweeps(keep_hours) for path in table.vacuum(dry_run=True, **sweep)}
+        # The log names removed files after they are deleted, too.
+        infos = DeltaStorageHandler(table.table_uri, self._options).get_file_info(sorted(found))
+        return [info.path for info in infos if info.type == FileType.File]
 
-        def delete(hours: int, full: bool) -> None:
-            removed.update(
-                table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=full)
-            )
+    def vacuum(self, keep_hours: int) -> int:
+        """Delete `old_files`; return how many."""
+        table, old = self._open(), self.old_files(keep_hours)
+        if table is not None and old:
+            for sweep in self._sweeps(keep_hours):
+                self._write(partial(table.vacuum, dry_run=False, **sweep))
+        return len(old)
 
-        self._write(lambda: _remember_for(table, keep_hours))
+    def _sweeps(self, keep_hours: int) -> Iterator[dict[str, Any]]:
+        """What deltalake's `vacuum` is to be called with."""
         if keep_hours < _WRITING_HOURS or self.schema.shares_folder:
-            self._write(lambda: delete(keep_hours, full=False))
+            yield {"retention_hours": keep_hours, "full": False, "enforce_retention_duration": False}
         if not self.schema.shares_folder:
-            self._write(lambda: delete(max(keep_hours, _WRITING_HOURS), full=True))
-        return len(removed)
+            hours = max(keep_hours, _WRITING_HOURS)
+            yield {"retention_hours": hours, "full": True, "enforce_retention_duration": False}
 
     def _open(self, version: int | None = None) -> DeltaTable | None:
         try:
@@ -300,11 +321,9 @@ class Table:
             ) from error
 
 
-def _remember_for(table: DeltaTable, hours: int) -> None:
-    """Let the log know removed files, and versions, for so long: a file that it forgot counts as one of no version."""
-    kept = {name: f"interval {hours} hours" for name, default in _LOG_HOURS.items() if hours > default}
-    if not kept.items() <= table.metadata().configuration.items():
-        table.alter.set_table_properties(kept)
+def _memory_of(hours: int) -> dict[str, str]:
+    """The properties of a table whose log knows removed files, and versions, for so long."""
+    return {name: f"interval {hours} hours" for name, default in _LOG_HOURS.items() if hours > default}
 
 
 def _note(note: str) -> CommitProperties | None:

@@ -5,7 +5,7 @@ Every chore can be killed and done again: folders go in one rename, rows and fil
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -114,22 +114,20 @@ class MaintainStage:
         )
 
     def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
-        """Do the chores, then delete files that only old versions of the tables need."""
-        started, chores, done = time.monotonic(), list(self._chores()), {}
-        for number, chore in enumerate(chores, start=1):
+        """Do the chores, at last that of old files, to which the others add."""
+        started, done = time.monotonic(), dict[str, int]()
+        for number, chore in enumerate(self._chores(), start=1):
             done[chore.what] = chore.do()
             logger.info("%s: %d", chore.what, done[chore.what])
-            report(Progress(number, len(chores), "chores", number / (time.monotonic() - started)))
-        return Outcome({"done": len(chores), **done, "files deleted": sum(self.delete_old_files().values())})
-
-    def delete_old_files(self) -> Mapping[str, int]:
-        """Delete files that no version of the last `keep_hours` needs; return how many of each table."""
-        tables = [self.store.table(schema) for schema in TABLES]
-        return {table.schema.name: table.vacuum(self.config.keep_hours) for table in tables if table.exists()}
+            report(Progress(number, max(number, plan.to_do), "chores", number / (time.monotonic() - started)))
+        return Outcome({"done": len(done), **done})
 
     def _chores(self) -> Iterator[Chore]:
-        chores = (*self._folders(), self._metrics(), self._recommendations(), *self._small_files())
-        yield from (chore for chore in chores if chore.amount)
+        """Those with something to do; old files are counted when the others are done."""
+        first = (*self._folders(), self._metrics(), self._recommendations(), *self._small_files(), self._short_memory())
+        yield from (chore for chore in first if chore.amount)
+        if (last := self._old_files()).amount:
+            yield last
 
     def _folders(self) -> Iterator[Chore]:
         keys, folder, needed, kept = self.dataset.keys, self.work_folder, self._needed(), self.train.keep_models
@@ -207,6 +205,24 @@ class MaintainStage:
             files = table.small_files(_LARGE_FILE)
             if files >= self.config.small_files:
                 yield Chore(f"small files of {schema.name} joined", files, _compaction(table.compact, files))
+
+    def _short_memory(self) -> Chore:
+        """Logs that forget which files were removed before `keep_hours` are over: these would count as nobody's."""
+        hours = self.config.keep_hours
+        tables = [table for table in map(self.store.table, TABLES) if not table.remembers(hours)]
+
+        def remember() -> int:
+            for table in tables:
+                table.remember(hours)
+            return len(tables)
+
+        return Chore("tables that are to remember longer", len(tables), remember)
+
+    def _old_files(self) -> Chore:
+        """Files that no version of the last `keep_hours` needs."""
+        tables, hours = [self.store.table(schema) for schema in TABLES], self.config.keep_hours
+        old = sum(len(table.old_files(hours)) for table in tables)
+        return Chore("files of old versions", old, lambda: sum(table.vacuum(hours) for table in tables))
 
     def _oldest_kept(self) -> datetime:
         return datetime.now(UTC) - timedelta(hours=self.config.keep_hours)

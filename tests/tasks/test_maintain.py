@@ -164,8 +164,30 @@ def test_many_small_files_become_one(lively_shop, small_models) -> None:
     assert maintain(lively_shop, small_models, small_files=4).plan().to_do == 0
     summary = run_stage(maintain(lively_shop, small_models, small_files=3, keep_hours=0), lambda progress: None)
     assert summary.counts["small files of runs joined"] == 3
-    assert summary.counts["files deleted"] >= 3
+    assert summary.counts["files of old versions"] >= 3
     assert table.count() == 4  # with the row of this run
+
+
+def test_files_of_old_versions_are_a_chore_of_their_own(lively_shop, small_models) -> None:
+    table = lively_shop.store.table(RUNS)
+    table.append(pl.DataFrame([{name: None for name in table.empty().schema} | {"run_id": "a"}], table.empty().schema))
+    assert table.delete("run_id = 'a'") == 1
+    assert maintain(lively_shop, small_models).plan().to_do == 0  # for a week they stay
+    at_once = maintain(lively_shop, small_models, keep_hours=0)
+    plan = at_once.plan()
+    (old,) = plan.work.filter(pl.col("what") == "files of old versions")["amount"]
+    assert plan.to_do == 1 and old >= 1
+    assert run_stage(at_once, lambda progress: None).counts["files of old versions"] == old
+    assert maintain(lively_shop, small_models, keep_hours=0).plan().to_do == 0
+
+
+def test_logs_remember_for_as_long_as_versions_are_kept(lively_shop, small_models) -> None:
+    assert maintain(lively_shop, small_models, keep_hours=1000).plan().work["what"].to_list() == [
+        "tables that are to remember longer"
+    ]
+    for _ in range(2):  # the first makes the table of runs
+        run_stage(maintain(lively_shop, small_models, keep_hours=1000), lambda progress: None)
+    assert maintain(lively_shop, small_models, keep_hours=1000).plan().to_do == 0
 
 
 def test_an_empty_store_has_no_chores(hand_made_shop, small_models) -> None:
