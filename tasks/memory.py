@@ -90,4 +90,8 @@ class _Gpus:
         return max(self._used() - self._at_start, 0) if self._devices else 0
 
     def _used(self) -> int:
-        return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(device).used) for device in self._devices)
+        try:
+            return sum(int(self._nvml.nvmlDeviceGetMemoryInfo(device).used) for device in self._devices)
+        except self._nvml.NVMLError:  # of this kind of device, or now, nothing is known
+            self._devices = []
+            return 0

@@ -178,12 +178,15 @@ def _only_run(stage: Stage) -> Iterator[None]:
     stage.work_folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(stage.work_folder / f"{stage.name}.lock", timeout=0)
     try:
-        with lock:
-            yield
+        lock.acquire()
     except Timeout as error:
         raise StageError(
             f"another run of stage {stage.name} holds {lock.lock_file}; wait for it to end, or stop it"
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _record(

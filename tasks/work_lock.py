@@ -40,7 +40,8 @@ def only_run(work_folder: Path, what: str, patience: float = _PATIENCE_SECONDS) 
 
 
 def _holder_in_words(path: Path) -> str:
-    if not path.exists():
+    try:
+        about = json.loads(path.read_text())
+    except (OSError, ValueError):  # it has not said so yet
         return "another run"
-    about = json.loads(path.read_text())
     return f"another run ({about['what']}, process {about['process']} on {about['host']}, since {about['since']})"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from storage.digests import digest_of
+from storage.folders import write_whole
 from storage.schemas import INTERACTIONS, ITEMS, PICTURES
 from storage.tables import Store
 from tasks.ingest.delivery import Delivery
@@ -44,11 +45,8 @@ def remembered(work_folder: Path, digest: str) -> Mapping[str, int] | None:
 
 def remember(work_folder: Path, digest: str, counts: Mapping[str, int]) -> None:
     """Note a delivery that held nothing (more) to do."""
-    beside = work_folder / f"{_FILE}.new"
     try:
-        work_folder.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"digest": digest, "counts": dict(counts)}), encoding="utf-8")
-        beside.replace(work_folder / _FILE)
+        write_whole(work_folder / _FILE, json.dumps({"digest": digest, "counts": dict(counts)}))
     except OSError as error:
         logger.warning("%s can't be written (%s): the next plan reads the files again", work_folder / _FILE, error)
 

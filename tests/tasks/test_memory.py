@@ -2,8 +2,10 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from tasks.memory import GPU, HOST, PeakMemory
 from tasks.report.operations import _run_cells
@@ -32,6 +34,21 @@ def test_the_peak_of_this_process_and_of_those_it_starts() -> None:
     assert other.figures()[HOST] >= before.figures()[HOST] + 250
     assert later.figures()[HOST] < other.figures()[HOST] - 250
     assert GPU not in other.figures() or other.figures()[GPU] >= 0
+
+
+def test_a_gpu_that_tells_nothing_of_its_memory_stops_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NVMLError(Exception):
+        pass
+
+    def tells_nothing(device: int) -> None:
+        raise NVMLError("Not Supported")
+
+    known = {"nvmlInit": lambda: None, "nvmlDeviceGetCount": lambda: 1, "nvmlDeviceGetHandleByIndex": lambda place: 0}
+    nvml = SimpleNamespace(NVMLError=NVMLError, nvmlDeviceGetMemoryInfo=tells_nothing, **known)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    with PeakMemory() as peak:
+        pass
+    assert peak.figures().keys() == {HOST}
 
 
 def test_the_costs_of_a_run_show_it() -> None:

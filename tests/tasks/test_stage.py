@@ -3,10 +3,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import pytest
+from filelock import FileLock, Timeout
 
 from storage.schemas import RUNS
 from storage.tables import Store
-from tasks.stage import last_rate
+from tasks.stage import Outcome, Plan, ReportProgress, StageError, last_rate, run_stage
+
+
+class Waits:
+    """A stage whose run raises what another file's lock would."""
+
+    name, reads, writes, isolated, config_digest = "waits", (), (), False, "digest"
+
+    def __init__(self, work_folder: Path) -> None:
+        self.store, self.work_folder = Store(work_folder / "store"), work_folder
+
+    def plan(self) -> Plan:
+        return Plan(stage=self.name, unit="things", new=1)
+
+    def run(self, plan: Plan, run_id: str, report: ReportProgress) -> Outcome:
+        raise Timeout("another.lock")
+
+
+def test_one_run_of_a_stage_at_a_time(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "waits.lock"), pytest.raises(StageError, match=r"another run of stage waits holds .*lock"):
+        run_stage(Waits(tmp_path), lambda progress: None)
+    with pytest.raises(Timeout, match=r"another\.lock"):  # as it is, and not as a run of the same stage
+        run_stage(Waits(tmp_path), lambda progress: None)
 
 
 def put_runs(store: Store, *runs: tuple[int, float]) -> None:
