@@ -7,7 +7,7 @@ from dmesr_model.batches import pad_histories
 from dmesr_model.features import PAD_INDEX, ItemFeatures
 from dmesr_model.item_batches import ItemGatherer
 from dmesr_model.model import DMESR
-from dmesr_model.sequences import Sequences
+from dmesr_model.sequences import Sequences, keep_events
 
 
 def encode_items(model: DMESR, features: ItemFeatures, batch_size: int = 1024) -> np.ndarray:
@@ -54,26 +54,13 @@ def encode_sequences(
             f"item vectors have {item_vectors_ND.shape[1]} numbers, the model's have {model.vector_width}; give what "
             "encode_items made with this model"
         )
-    known = drop_unknown_items(sequences, len(item_vectors_ND))
+    known = keep_events(sequences, np.asarray(sequences.item_index) <= len(item_vectors_ND))
     users_UD = np.zeros((known.user_count, model.vector_width), dtype=np.float32)
     by_length = np.argsort(known.lengths, kind="stable")
     for start in range(0, known.user_count, batch_size):
         users_B = by_length[start : start + batch_size]
         users_UD[users_B] = _encode_users(model, item_vectors_ND, pad_histories(known, users_B, model.history_length))
     return users_UD
-
-
-def drop_unknown_items(sequences: Sequences, item_count: int) -> Sequences:
-    """Without the events of items above `item_count`; all users stay."""
-    kept = np.asarray(sequences.item_index) <= item_count
-    if kept.all():
-        return sequences
-    kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-    return Sequences(
-        offsets=kept_before[np.asarray(sequences.offsets)],
-        item_index=np.asarray(sequences.item_index)[kept],
-        user_ids=sequences.user_ids,
-    )
 
 
 def gatherer_for(model: DMESR, features: ItemFeatures) -> ItemGatherer:

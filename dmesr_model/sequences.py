@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ class Sequences:
     def user_count(self) -> int:
         return len(self.user_ids)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Events of each user, int64 [U]."""
         return np.diff(self.offsets)
@@ -161,11 +162,8 @@ def count_events(sequences: Sequences, item_count: int) -> np.ndarray:
 
 
 def _drop_last(sequences: Sequences, dropped_U: np.ndarray) -> Sequences:
-    ends = sequences.offsets[1:] - dropped_U
-    event_user = np.repeat(np.arange(sequences.user_count), sequences.lengths)
-    kept = np.arange(len(sequences.item_index)) < ends[event_user]
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sequences.lengths - dropped_U)])
-    return Sequences(offsets=offsets, item_index=np.asarray(sequences.item_index)[kept], user_ids=sequences.user_ids)
+    end_E = np.repeat(sequences.offsets[1:] - dropped_U, sequences.lengths)
+    return keep_events(sequences, np.arange(len(end_E)) < end_E)
 
 
 def _hold_out(sequences: Sequences, held_out_U: np.ndarray, events_from_end: int) -> HeldOut:
@@ -173,6 +171,18 @@ def _hold_out(sequences: Sequences, held_out_U: np.ndarray, events_from_end: int
     histories = select_users(_drop_last(sequences, np.where(held_out_U, events_from_end, 0)), users)
     targets = np.asarray(sequences.item_index)[sequences.offsets[1:][users] - events_from_end]
     return HeldOut(histories=histories, target_index_H=targets.astype(np.int32))
+
+
+def keep_events(sequences: Sequences, kept_E: np.ndarray) -> Sequences:
+    """Without the events at which `kept_E` is False; all users stay."""
+    if kept_E.all():
+        return sequences
+    kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept_E)])
+    return Sequences(
+        offsets=kept_before[np.asarray(sequences.offsets)],
+        item_index=np.asarray(sequences.item_index)[kept_E],
+        user_ids=sequences.user_ids,
+    )
 
 
 def select_users(sequences: Sequences, users: np.ndarray) -> Sequences:

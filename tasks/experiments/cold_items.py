@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from dmesr_model.features import ABSENT
-from dmesr_model.sequences import HeldOut, Sequences, Split, count_events, hold_out_last, select_users
+from dmesr_model.sequences import (
+    HeldOut,
+    Sequences,
+    Split,
+    count_events,
+    hold_out_last,
+    keep_events,
+    select_users,
+)
 from storage.digests import digest_of
 from storage.folders import whole_folder
 from storage.tables import Store
@@ -69,22 +77,13 @@ def split_cold(sequences: Sequences, cold_N: np.ndarray) -> ColdSplit:
     has_target_U = last_cold_U >= 0
     end_U[has_target_U] = last_cold_U[has_target_U]
     before_E = place_E < end_U[user_E]
-    known = _kept(sequences, before_E & ~cold_E)
+    known = keep_events(sequences, before_E & ~cold_E)
     tested = np.flatnonzero(has_target_U & (known.lengths > 0))
     return ColdSplit(
         known=known,
         test=HeldOut(select_users(known, tested), items_E[last_cold_U[tested]].astype(np.int32)),
-        had=select_users(_kept(sequences, before_E), tested),
+        had=select_users(keep_events(sequences, before_E), tested),
         without_history=int(has_target_U.sum()) - len(tested),
-    )
-
-
-def _kept(sequences: Sequences, kept_E: np.ndarray) -> Sequences:
-    kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept_E)])
-    return Sequences(
-        offsets=kept_before[np.asarray(sequences.offsets)],
-        item_index=np.asarray(sequences.item_index)[kept_E],
-        user_ids=sequences.user_ids,
     )
 
 
