@@ -250,11 +250,10 @@ class RecommendStage:
     def _recall(self, shelf: Shelf, scorer: Scorer, histories: Sequences) -> dict[str, str]:
         """What an approximate index misses, as a detail of the outcome."""
         config = self.config
-        if config.index.is_exact or histories.user_count == 0:
+        if config.index.is_exact:
             return {}
-        return {
-            f"index_recall@{config.k}": f"{shelf.recall(scorer, histories, config.k, config.index.recall_users):.3f}"
-        }
+        recall = shelf.recall(scorer, histories, config.k, config.index.recall_users)
+        return {name: f"{share:.3f}" for name, share in recall.items()}
 
     def present_key(self) -> str:
         """Return the key that the rows for the present audience stand under, or would stand under."""

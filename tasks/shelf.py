@@ -1,6 +1,7 @@
 """The items on offer, ready to be searched: what a model finds for a user, and what goes to one without a history."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ from dmesr_model.sequences import Sequences, select_users
 from storage.approximate_index import IndexConfig
 from storage.schemas import ITEM_ID, USER_ID
 from storage.vector_index import NO_ROW, Excluded, VectorIndex
-from tasks.evaluation.index_recall import share_found
+from tasks.evaluation.index_recall import recall_against_exact
 from tasks.evaluation.protocols import seen_rows
 from tasks.evaluation.scorers import Scorer
 
@@ -59,19 +60,11 @@ class Shelf:
                 names = [histories.user_ids[user] for user in users_B[~known_B]]
                 yield pl.DataFrame({USER_ID: names}).join(self.popular(k), how="cross")
 
-    def recall(self, scorer: Scorer, histories: Sequences, k: int, sample: int) -> float:
-        """Share of the k best unseen items that the index finds, over a sample of the users with a history."""
+    def recall(self, scorer: Scorer, histories: Sequences, k: int, sample: int) -> dict[str, float]:
+        """`index_recall@k` of the index over a sample of the users with a history; empty where there is none."""
         users = np.flatnonzero(histories.lengths > 0)
-        users = np.sort(np.random.default_rng(0).permutation(users)[:sample])
-        exact, shares = VectorIndex(self._vectors_ND), []
-        for start in range(0, len(users), _USERS_PER_BLOCK):
-            users_B = users[start : start + _USERS_PER_BLOCK]
-            seen = self._on_shelf(seen_rows(select_users(histories, users_B)))
-            (_, found_BK), (_, wanted_BK) = (
-                index.search_without(scorer.users(users_B), k, seen) for index in (self.index, exact)
-            )
-            shares.append(share_found(found_BK, wanted_BK))
-        return float(np.nanmean(np.concatenate(shares))) if shares else float("nan")
+        seen_by = partial(self._seen_by, histories)
+        return recall_against_exact(self.index, self._vectors_ND, users, scorer.users, seen_by, (k,), sample)[0]
 
     def popular(self, k: int) -> pl.DataFrame:
         """rank, item_id, score, source of the k items with the most events; ties in the order of ids."""
@@ -86,7 +79,7 @@ class Shelf:
         )
 
     def _by_model(self, scorer: Scorer, histories: Sequences, users_B: np.ndarray, k: int) -> pl.DataFrame:
-        seen = self._on_shelf(seen_rows(select_users(histories, users_B)))
+        seen = self._seen_by(histories, users_B)
         scores_BK, places_BK = self.index.search_without(scorer.users(users_B), k, seen)
         user_F, rank_F = np.nonzero(places_BK != NO_ROW)
         ids, names = pl.Series(self.item_ids, dtype=pl.String), [histories.user_ids[user] for user in users_B]
@@ -100,8 +93,9 @@ class Shelf:
             }
         )
 
-    def _on_shelf(self, seen: Excluded) -> Excluded:
-        """Rows of items as places on the shelf, without those that are not on it."""
+    def _seen_by(self, histories: Sequences, users_B: np.ndarray) -> Excluded:
+        """Places on the shelf of what these users have seen and is on it."""
+        seen = seen_rows(select_users(histories, users_B))
         places = self._place_of_row[seen.rows]
         kept = places != NO_ROW
         kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])

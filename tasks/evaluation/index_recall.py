@@ -1,30 +1,38 @@
-"""How much an approximate index misses: its answers against exact ones, for a sample of test users."""
+"""How much an approximate index misses: its answers against exact ones, for a sample of users."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from storage.vector_index import NO_ROW, VectorIndex
-from tasks.evaluation.protocols import HeldOutUsers
-from tasks.evaluation.scorers import Scorer
+from storage.vector_index import NO_ROW, Excluded, VectorIndex
 
 _SEED = 0
 _USERS_PER_BLOCK = 256
 
 
 def recall_against_exact(
-    index: VectorIndex, scorer: Scorer, users: HeldOutUsers, ks: Sequence[int], sample: int
+    index: VectorIndex,
+    items_ND: np.ndarray,
+    users: np.ndarray,
+    vectors_of: Callable[[np.ndarray], np.ndarray],
+    seen_by: Callable[[np.ndarray], Excluded],
+    ks: Sequence[int],
+    sample: int,
 ) -> tuple[dict[str, float], int]:
     """Return `index_recall@k` for each k, and over how many users: the mean share of the exact best k that it found.
 
     Seen items are left out of both answers. The sample is the same for every model. Holds the item vectors once more.
+
+    Args:
+        items_ND: what the index holds.
+        users: to draw the sample from; `vectors_of` and `seen_by` tell a block's vectors [B, D] and seen rows.
     """
-    chosen = np.random.default_rng(_SEED).permutation(users.count)[:sample]
-    exact = VectorIndex(scorer.items_ND)
+    chosen = np.sort(np.random.default_rng(_SEED).permutation(users)[:sample])
+    exact = VectorIndex(items_ND)
     shares: dict[int, list[np.ndarray]] = {k: [] for k in ks}
     for start in range(0, len(chosen), _USERS_PER_BLOCK):
-        users_B = np.sort(chosen[start : start + _USERS_PER_BLOCK])
-        users_BD, seen = scorer.users(users_B), users.seen.select(users_B)
+        users_B = chosen[start : start + _USERS_PER_BLOCK]
+        users_BD, seen = vectors_of(users_B), seen_by(users_B)
         _, found_BK = index.search_without(users_BD, max(ks), seen)
         _, wanted_BK = exact.search_without(users_BD, max(ks), seen)
         for k in ks:

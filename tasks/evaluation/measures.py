@@ -112,7 +112,15 @@ def measure(
     ranks = {FULL: _joined(full)} | ({SAMPLED: _joined(sampled)} if negatives else {})
     if config.is_exact:
         return Measured(ranks, lists.means())
-    recall, users = recall_against_exact(index, scorer, test.users, ks, config.recall_users)
+    recall, users = recall_against_exact(
+        index,
+        scorer.items_ND,
+        np.arange(test.users.count),
+        scorer.users,
+        test.users.seen.select,
+        ks,
+        config.recall_users,
+    )
     return Measured(ranks, lists.means(), recall, users)
 
 
