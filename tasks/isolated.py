@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from storage.tables import StoreError
 from tasks.config import PipelineConfig
+from tasks.crashes import how_it_ended, last_lines
 from tasks.pipeline import stage_named
 from tasks.stage import Progress, ReportProgress, StageCrash, StageError, Summary, run_stage
 
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 EXIT_STAGE_ERROR = 3  # the stage said what is wrong; other exit statuses are crashes
 EXIT_STAGE_CRASH = 4  # a process that the stage started has crashed, and the stage says so
-_TAIL_BYTES = 4000
 _OWN_LOGGERS = ("tasks", "storage", "dmesr_model", "sample_shop", "flows")
 
 
@@ -119,23 +119,12 @@ def _receive(event: dict[str, Any], report: ReportProgress, outcome: dict[str, A
 
 
 def _crash_message(stage_name: str, status: int, error: str | None, log_path: Path) -> str:
-    if status < 0:
-        how = f"was ended by {signal.Signals(-status).name}"
-        if -status == signal.SIGKILL:
-            how += " (out of memory? see the system's log)"
-    else:
-        how = f"ended with exit status {status}"
-    message = f"the process of stage {stage_name} {how}"
+    message = f"the process of stage {stage_name} {how_it_ended(status)}"
     if error:
         message += f": {error}"
-    elif tail := _tail(log_path):
+    elif tail := last_lines(log_path):
         message += f"; last lines:\n{tail}"
     return f"{message}\n  full log: {log_path}\n  what was committed stays: run it again, to go on from there"
-
-
-def _tail(path: Path) -> str:
-    text = path.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace")
-    return "\n".join(f"    {line}" for line in text.splitlines()[-8:])
 
 
 # The child

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -15,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tasks.crashes import how_it_ended, last_lines
 from tasks.stage import Progress, ReportProgress, StageCrash, StageError
 from tasks.trained_models import ModelRef
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
-_TAIL_LINES = 12
 _QUIET_SECONDS = 60
 _WARNING = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) ")
 
@@ -161,11 +160,7 @@ class GrowingFile:
 
 def _crash_message(model: ModelRef, status: int) -> str:
     log = model.folder / "log.txt"
-    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-    if status == -signal.SIGKILL:
-        how += " (out of memory? see the system's log)"
-    tail = "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
     return (
-        f"the training of {model.name}, {how}; last lines of {log}:\n{tail}\n"
+        f"the training of {model.name}, {how_it_ended(status)}; last lines of {log}:\n{last_lines(log)}\n"
         "  checkpoints stay: run train again to go on from the last one"
     )
