@@ -28,13 +28,17 @@ def prepare_server(gpu_tasks: int = 1, heartbeat_seconds: int = 90) -> dict[str,
 
     A limit that is there keeps its value: who has two GPUs raises it once. Runs without a heartbeat for
     `heartbeat_seconds` become `Crashed`; it takes at least three times PREFECT_FLOWS_HEARTBEAT_FREQUENCY. Returns
-    `folder`, where flows find `configs/`: DMESR_FOLDER, or the folder that is deployed from.
+    `folder`, where flows run: DMESR_FOLDER, or the folder that is deployed from; and `config`, the pipeline's file:
+    DMESR_CONFIG, or the sample shop's.
     """
     with get_client(sync_client=True) as client:
         _limit_tag(client, GPU_TAG, gpu_tasks)
         if not client.read_automations_by_name(LOST_RUNS):
             client.create_automation(_crash_lost_runs(heartbeat_seconds))
-    return {"folder": os.environ.get("DMESR_FOLDER") or str(Path.cwd())}
+    return {
+        "folder": os.environ.get("DMESR_FOLDER") or str(Path.cwd()),
+        "config": os.environ.get("DMESR_CONFIG") or "configs/sample_shop.yaml",
+    }
 
 
 def _limit_tag(client: SyncPrefectClient, tag: str, limit: int) -> None:

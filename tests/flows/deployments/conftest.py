@@ -62,10 +62,10 @@ class Operations:
         """A client that is patient: on a busy machine SQLite keeps the server waiting."""
         return httpx.Client(base_url=self.environment["PREFECT_API_URL"], trust_env=False, timeout=LIMIT_SECONDS)
 
-    def prefect(self, *arguments: str) -> str:
+    def prefect(self, *arguments: str, **more_environment: str) -> str:
         # A question would find no answer: nothing may ask one.
         command = [sys.executable, "-m", "prefect", *arguments]
-        environment = {**self.environment, "PREFECT_CLI_PROMPT": "true"}
+        environment = {**self.environment, "PREFECT_CLI_PROMPT": "true", **more_environment}
         streams = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
         done = subprocess.run(command, cwd=ROOT, env=environment, timeout=600, **streams)
         assert done.returncode == 0, done.stdout + done.stderr

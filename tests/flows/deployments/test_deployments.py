@@ -78,13 +78,15 @@ def test_every_parameter_of_the_run_forms_has_a_type_and_a_help_text(operations)
             assert schema.keys() & {"type", "anyOf", "enum", "$ref"}, f"{name}: {parameter}"
 
 
-def test_deploying_makes_the_limit_of_one_on_the_gpu_and_keeps_a_changed_one(operations) -> None:
+def test_deploying_again_keeps_a_changed_limit_on_the_gpu_and_sets_the_pipeline_anew(operations) -> None:
     limit = "/v2/concurrency_limits/tag:gpu"
     assert operations.api.get(limit).json()["limit"] == 1
+    assert {row["parameters"]["config"] for row in operations.deployments().values()} == {"configs/sample_shop.yaml"}
     operations.send("PATCH", limit, {"limit": 2})
-    operations.prefect("deploy", "--name", "embed")
+    operations.prefect("deploy", "--name", "embed", DMESR_CONFIG="examples/own_shop/shop.yaml")
     assert operations.api.get(limit).json()["limit"] == 2
     operations.send("PATCH", limit, {"limit": 1})
+    assert operations.deployments()["embed"]["parameters"]["config"] == "examples/own_shop/shop.yaml"
 
 
 def test_a_lost_run_will_be_ended_by_an_automation(operations) -> None:
