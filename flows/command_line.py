@@ -138,6 +138,19 @@ def status(config: ConfigOption, settings: SetOption = None) -> None:
     typer.echo(overview.status(_load(config, settings)))
 
 
+@app.command("settings")
+def list_settings(
+    key: Annotated[str, typer.Argument(help="Those whose key begins so, such as describe.engine.")] = "",
+) -> None:
+    """List the settings of a config: type, default, meaning."""
+    from tasks.settings import all_settings
+
+    found = [setting.text() for setting in all_settings() if setting.key.startswith(key)]
+    if not found:
+        raise typer.BadParameter(f"no setting's key begins with {key}; dmesr settings lists all")
+    typer.echo("\n".join(found))
+
+
 @app.command()
 def show(
     item: Annotated[str, typer.Argument(help="An item_id.")], config: ConfigOption, settings: SetOption = None

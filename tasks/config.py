@@ -44,7 +44,7 @@ class StoreConfig(BaseModel):
 
     url: str = Field(description="a folder, or a URL such as s3://bucket/prefix, that holds one Delta table a schema")
     storage_options: dict[str, str] = Field(
-        default_factory=dict,
+        {},
         description="options for the object store, such as AWS_ENDPOINT_URL; secrets belong in the environment",
     )
 

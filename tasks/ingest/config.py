@@ -42,9 +42,9 @@ class EventColumns(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    user_id: str = "user_id"
-    item_id: str = "item_id"
-    timestamp: str = "timestamp"
+    user_id: str = Field(default="user_id", description="the shop's own id of whoever acted; text or whole number")
+    item_id: str = Field(default="item_id", description="an item_id of the catalog")
+    timestamp: str = Field(default="timestamp", description="when; its unit is timestamp_unit")
 
 
 class PictureConfig(BaseModel):
