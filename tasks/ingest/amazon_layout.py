@@ -7,7 +7,7 @@ categories, details. Reviews as JSON Lines, or the rating-only CSV: user_id, par
 from pathlib import Path
 
 from tasks.ingest.config import CatalogColumns, EventColumns, IngestConfig
-from tasks.ingest.delivery import Delivery, files_in, source_files
+from tasks.ingest.delivery import Delivery, files_in, layout_columns, source_files
 from tasks.stage import StageError
 
 _ITEM_ID = "parent_asin"
@@ -30,8 +30,9 @@ def amazon_delivery(config: IngestConfig) -> Delivery:
     catalog, interactions = config.catalog, config.interactions
     if config.folder is not None:
         catalog, interactions = _files(config.folder)
-    columns = CatalogColumns(item_id=_ITEM_ID, image="images", ignore=(*_NO_ATTRIBUTES, *config.columns.ignore))
-    return Delivery(*source_files(catalog, interactions, config), columns, EventColumns(item_id=_ITEM_ID))
+    columns = CatalogColumns(item_id=_ITEM_ID, image="images", ignore=_NO_ATTRIBUTES)
+    event_columns = EventColumns(item_id=_ITEM_ID)
+    return Delivery(*source_files(catalog, interactions, config), *layout_columns(config, columns, event_columns))
 
 
 def _files(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

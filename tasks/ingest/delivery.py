@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from tasks.ingest.config import CatalogColumns, EventColumns, IngestConfig
 from tasks.stage import StageError
 
@@ -83,6 +85,27 @@ def source_files(
         tuple(source_of(path, config.catalog_format) for path in items),
         tuple(source_of(path, config.interactions_format) for path in events),
     )
+
+
+def layout_columns(
+    config: IngestConfig, columns: CatalogColumns, event_columns: EventColumns
+) -> tuple[CatalogColumns, EventColumns]:
+    """Return a layout's own columns, less those that the config ignores. Raises StageError where it names others."""
+    refuse_decided(config.layout, "ingest.columns", config.columns, columns.model_dump(exclude={"ignore"}))
+    refuse_decided(config.layout, "ingest.event_columns", config.event_columns, event_columns.model_dump())
+    return columns.model_copy(update={"ignore": (*columns.ignore, *config.columns.ignore)}), event_columns
+
+
+def refuse_decided(layout: str, place: str, section: BaseModel, decided: Mapping[str, object]) -> None:
+    """Raise StageError where a section of the config sets what its layout decides, and otherwise than the layout."""
+    given = sorted(
+        name for name in section.model_fields_set & decided.keys() if getattr(section, name) != decided[name]
+    )
+    if given:
+        raise StageError(
+            f"{', '.join(f'{place}.{name}' for name in given)}: layout {layout} decides this itself; take the setting "
+            "out, or, for files of your own, set ingest.layout: plain"
+        )
 
 
 def files_in(folder: Path, pattern: str) -> list[Path]:

@@ -7,7 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.ingest.config import CatalogColumns, EventColumns, IngestConfig
-from tasks.ingest.delivery import Adapt, Delivery, SourceFile, plain_delivery, source_files
+from tasks.ingest.delivery import (
+    Adapt,
+    Delivery,
+    SourceFile,
+    layout_columns,
+    plain_delivery,
+    refuse_decided,
+    source_files,
+)
 from tasks.stage import StageError
 
 _GENRES_100K = (
@@ -33,6 +41,14 @@ _GENRES_100K = (
 )
 _ITEM_100K = ("item_id", "title", "release_date", "video_release_date", "imdb_url", *_GENRES_100K)
 _EVENT_100K = ("user_id", "item_id", "rating", "timestamp")
+_ENCODING = "latin-1"
+_DECIDED = {
+    "encoding": _ENCODING,
+    "delimiter": None,  # one a file
+    "quoting": False,
+    "catalog_format": "csv",
+    "interactions_format": "csv",
+}
 
 
 def movielens_delivery(config: IngestConfig) -> Delivery:
@@ -41,12 +57,14 @@ def movielens_delivery(config: IngestConfig) -> Delivery:
     if folder is None:
         raise StageError("layout movielens needs ingest.folder, the folder that the data set was unpacked into")
     if (folder / "u.item").is_file():
-        return _delivery(
+        return _without_header(
+            config,
             _delimited(folder / "u.item", "|", _ITEM_100K, _genres_from_flags),
             _delimited(folder / "u.data", "\t", _EVENT_100K),
         )
     if (folder / "movies.dat").is_file():
-        return _delivery(
+        return _without_header(
+            config,
             _delimited(folder / "movies.dat", "::", ("item_id", "title", "genres"), _genres_from_bars),
             _delimited(folder / "ratings.dat", "::", _EVENT_100K),
         )
@@ -62,21 +80,21 @@ def movielens_delivery(config: IngestConfig) -> Delivery:
 
 def _latest(folder: Path, config: IngestConfig) -> Delivery:
     (movies,), ratings = source_files([folder / "movies.csv"], [folder / "ratings.csv"], config)
+    columns, event_columns = CatalogColumns(item_id="movieId"), EventColumns(user_id="userId", item_id="movieId")
     return Delivery(
-        (replace(movies, adapt=_genres_from_bars),),
-        ratings,
-        CatalogColumns(item_id="movieId"),
-        EventColumns(user_id="userId", item_id="movieId"),
+        (replace(movies, adapt=_genres_from_bars),), ratings, *layout_columns(config, columns, event_columns)
     )
 
 
-def _delivery(items: SourceFile, events: SourceFile) -> Delivery:
+def _without_header(config: IngestConfig, items: SourceFile, events: SourceFile) -> Delivery:
+    refuse_decided(config.layout, "ingest", config, _DECIDED)
     columns = CatalogColumns(ignore=("video_release_date", "imdb_url"))
-    return Delivery((items,), (events,), columns, EventColumns())
+    catalog, interactions = (replace(file, max_line_bytes=config.max_line_bytes) for file in (items, events))
+    return Delivery((catalog,), (interactions,), *layout_columns(config, columns, EventColumns()))
 
 
 def _delimited(path: Path, delimiter: str, header: tuple[str, ...], adapt: Adapt | None = None) -> SourceFile:
-    return SourceFile(path, path.name, "csv", "latin-1", delimiter, quoted=False, header=header, adapt=adapt)
+    return SourceFile(path, path.name, "csv", _ENCODING, delimiter, quoted=False, header=header, adapt=adapt)
 
 
 def _genres_from_flags(values: dict[str, object]) -> dict[str, object]:

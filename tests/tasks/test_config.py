@@ -87,6 +87,7 @@ def test_a_delivery_takes_the_place_of_the_files_named(config_file: Path, tmp_pa
         ("trian.seeds=[0]", "trian: no such key. Did you mean train? "),
         ("describe.workers=none", "describe.workers: Input should be a valid integer"),
         ("describe.workers=0", "it is 0. It means: threads that decode"),
+        ("ingest.event_columns.timestamp=3", "it is 3. It means: when; its unit is timestamp_unit"),
         ("describe.engine={kind: offline, in_flght: 3}", "in_flght: no such key. Did you mean in_flight?"),
         (
             "describe.engine={kind: endpoint, url: 'http://x', dtype: half}",

@@ -99,6 +99,62 @@ def test_movielens_latest(shop):
     assert shop.rows(INTERACTIONS, "user_id", "item_id", "timestamp") == [("1", "1", 1_112_486_027_000)]
 
 
+def movielens_of_one_film(folder, kind):
+    if kind == "100K":
+        flags = ["0", "1"] + ["0"] * 17  # Action
+        (folder / "u.item").write_text("|".join(["1", "A", "01-Jan-1995", "", "", *flags]) + "\n")
+        (folder / "u.data").write_text("196\t1\t3\t881250949\n")
+    elif kind == "1M":
+        (folder / "movies.dat").write_text("1::A::Action\n")
+        (folder / "ratings.dat").write_text("196::1::3::881250949\n")
+    else:
+        (folder / "movies.csv").write_text("movieId,title,genres\n1,A,Action\n")
+        (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n196,1,3,881250949\n")
+
+
+@pytest.mark.parametrize("kind", ["100K", "1M", "latest"])
+def test_movielens_takes_the_settings_that_it_leaves_open(shop, kind):
+    movielens_of_one_film(shop.delivery, kind)
+    own = {"layout": "movielens", "folder": shop.delivery}
+    with pytest.raises(StageError, match=r"line 1: over 8 bytes \(ingest\.max_line_bytes\)"):
+        shop.plan(**own, max_line_bytes=8)
+    shop.ingest(**own, columns={"ignore": ["genres", "release_date"]})
+    assert shop.items("title", "attributes") == [("1", "A", None)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "names"),
+    [
+        ("100K", {"columns": {"item_id": "sku"}}, "ingest.columns.item_id"),
+        ("100K", {"encoding": "utf-8", "delimiter": "|"}, "ingest.delimiter, ingest.encoding"),
+        ("1M", {"quoting": True}, "ingest.quoting"),
+        ("latest", {"event_columns": {"user_id": "user_id"}}, "ingest.event_columns.user_id"),
+    ],
+)
+def test_movielens_refuses_settings_that_it_decides(shop, kind, settings, names):
+    movielens_of_one_film(shop.delivery, kind)
+    with pytest.raises(StageError, match=f"^{names}: layout movielens decides this itself; take the setting out"):
+        shop.plan(layout="movielens", folder=shop.delivery, **settings)
+
+
+def test_a_setting_as_the_layout_decides_it_is_taken(shop):
+    movielens_of_one_film(shop.delivery, "latest")
+    shop.ingest(layout="movielens", folder=shop.delivery, columns={"item_id": "movieId"}, delimiter=",")
+    assert shop.items("title") == [("1", "A")]
+
+
+def test_amazon_refuses_other_columns(shop):
+    (shop.delivery / "meta_X.jsonl").write_text('{"parent_asin": "B001", "title": "Soap"}\n')
+    (shop.delivery / "X.csv").write_text("user_id,parent_asin,rating,timestamp\nAE1,B001,5.0,1588687728923\n")
+    own = {"layout": "amazon_reviews_2023", "folder": shop.delivery}
+    with pytest.raises(
+        StageError, match=r"^ingest\.columns\.image, ingest\.columns\.title: layout amazon_reviews_2023"
+    ):
+        shop.plan(**own, columns={"title": "name", "image": "photo"})
+    with pytest.raises(StageError, match=r"^ingest\.event_columns\.timestamp: layout amazon_reviews_2023"):
+        shop.plan(**own, event_columns={"timestamp": "sort_timestamp"})
+
+
 @pytest.mark.parametrize("layout", ["movielens", "plain"])
 def test_a_folder_of_parquet_files(shop, layout):
     pl.DataFrame({"item_id": ["1"], "title": ["A"]}).write_parquet(shop.delivery / "items.parquet")
