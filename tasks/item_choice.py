@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from storage.schemas import ITEM_ID
-from tasks.ingest.cleaning import BadValueError, id_text
+from tasks.id_files import read_item_ids
 from tasks.stage import StageError
 
 _NAMED = 10  # unknown ids named in the error; the rest are counted
@@ -20,7 +20,9 @@ def chosen(items: pl.LazyFrame, path: Path | None) -> pl.LazyFrame:
 
 
 def _known_ids(items: pl.LazyFrame, path: Path) -> list[str]:
-    lines = _read_ids(path)
+    lines = read_item_ids(path)
+    if not lines:
+        raise StageError(f"{path}: holds no item id; give one on each line")
     known = set(items.select(ITEM_ID).filter(pl.col(ITEM_ID).is_in(list(lines))).collect()[ITEM_ID])
     if unknown := [f"line {line}: {item_id}" for item_id, line in lines.items() if item_id not in known]:
         more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
@@ -30,21 +32,3 @@ def _known_ids(items: pl.LazyFrame, path: Path) -> list[str]:
             "the lines out"
         )
     return list(lines)
-
-
-def _read_ids(path: Path) -> dict[str, int]:
-    """Return each id with the line it stands on first; blank lines are passed over."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StageError(f"{path}: can't be read: {error}; give a text file with an item id on each line") from error
-    ids: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                ids.setdefault(id_text(line), number)
-            except BadValueError as error:
-                raise StageError(f"{path}: line {number}: {error.detail}") from error
-    if not ids:
-        raise StageError(f"{path}: holds no item id; give one on each line")
-    return ids

@@ -29,7 +29,7 @@ from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluation.scorers import Scorer, model_scorer
 from tasks.features import READS, Dataset, DatasetKeys, open_features
-from tasks.ingest.cleaning import BadValueError, id_text
+from tasks.id_files import counted, read_item_ids
 from tasks.retention import drop_folder, folders_in
 from tasks.serving import serving_model
 from tasks.shelf import Shelf, unseen_left
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 _FORMAT = 3  # raise it when the same model and histories come to give other rows
 _INDEXES_KEPT = 3  # a server may still read the one before
 _ABOUT = "about.json"
-_NAMED = 5  # unknown ids named in a note; the rest are counted
 
 LISTED = "listed-"
 """What the keys of publications for a list of users begin with, to tell them from those for everyone."""
@@ -143,8 +142,7 @@ def _on_offer(store: Store, item_ids: tuple[str, ...], blocklist: Path | None) -
     offered = rows.is_in(active.implode()) & ~rows.is_in(pl.Series(blocked, dtype=pl.String).implode())
     notes = []
     if unknown := sorted(set(blocked) - set(items[ITEM_ID])):
-        more = ", …" if len(unknown) > _NAMED else ""
-        notes.append(f"{len(unknown):,} ids of {blocklist} are of no item ({', '.join(unknown[:_NAMED])}{more})")
+        notes.append(counted(unknown, f"ids of {blocklist} are of no item"))
     if not offered.any():
         why = "the store has no active one: ingest a catalog" if active.is_empty() else f"{blocklist} names all of them"
         notes.append(f"no item is on offer: {why}")
@@ -153,19 +151,9 @@ def _on_offer(store: Store, item_ids: tuple[str, ...], blocklist: Path | None) -
 
 def _read_blocklist(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StageError(
-            f"recommend.blocklist: {path} can't be read: {error}; give a text file with an item id on each line, or "
-            "take the setting out"
-        ) from error
-    ids = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            ids += [id_text(line)] if line.strip() else []
-        except BadValueError as error:
-            raise StageError(f"recommend.blocklist: {path}: line {number}: {error.detail}") from error
-    return ids
+        return list(read_item_ids(path))
+    except StageError as error:
+        raise StageError(f"recommend.blocklist: {error}; or take the setting out") from error
 
 
 class RecommendStage:

@@ -39,6 +39,11 @@ def test_a_given_history_counts_instead_of_the_stored_one(tmp_path: Path) -> Non
     assert histories(listed(tmp_path, '{"user_id": "u", "history": ["c"]}')) == {"u": [3]}
 
 
+def test_a_line_separator_within_an_id_ends_no_line(tmp_path: Path) -> None:
+    audience = listed(tmp_path, 'u\u2028v\n{"user_id": "n\u2028m", "history": ["b"]}\n')
+    assert histories(audience) == {"u\u2028v": [], "n\u2028m": [2]}
+
+
 def test_the_key_is_of_users_and_histories(tmp_path: Path) -> None:
     keys = [listed(tmp_path, text).key for text in ("u\nv", "u\n\nv\n", "v\nu", '{"user_id":"u","history":["a"]}\nv')]
     assert keys[0] == keys[1]

@@ -30,6 +30,11 @@ def test_ids_are_read_as_ingest_reads_them(tmp_path: Path) -> None:
         chosen(items, written(tmp_path, "12\na\x00b\n"))
 
 
+def test_a_line_separator_within_an_id_ends_no_line(tmp_path: Path) -> None:
+    items = pl.LazyFrame({"item_id": ["a\u2028b", "c"]})
+    assert chosen(items, written(tmp_path, "a\u2028b\n")).collect()["item_id"].to_list() == ["a\u2028b"]
+
+
 def test_unknown_ids_are_named_with_their_lines(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"ids\.txt: 2 of 3 ids .*line 2: x; line 4: B\)"):
         chosen(ITEMS, written(tmp_path, "a\nx\n\nB\n"))
