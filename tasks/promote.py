@@ -118,7 +118,6 @@ class PromoteStage:
             raise StageError(f"{model.name}, is not trained: run train first")
         decision = self._decide(model, serving)
         before = None if serving is None else serving.model.key
-        comparison = decision.comparison
         record_decision(
             self.store,
             model,
@@ -127,10 +126,7 @@ class PromoteStage:
             promoted=decision.promoted,
             pinned=False,
             reason=decision.reason,
-            difference=comparison and comparison.difference,
-            low=comparison and comparison.low,
-            high=comparison and comparison.high,
-            p_value=comparison and comparison.p_value,
+            comparison=decision.comparison,
             level=self.config.level,
             users=decision.users,
         )

@@ -9,6 +9,7 @@ import polars as pl
 
 from storage.schemas import CREATED_AT, PROMOTIONS
 from storage.tables import Store
+from tasks.evaluation.significance import Comparison
 from tasks.features import DatasetKeys
 from tasks.stage import StageError
 from tasks.trained_models import ModelRef, finished_models
@@ -52,9 +53,20 @@ def serving_model(store: Store, keys: DatasetKeys, work_folder: Path) -> Serving
     return None
 
 
-def record_decision(store: Store, model: ModelRef, before: str | None, run_id: str, **decision: object) -> None:
-    """Append one row; what is not given is null."""
-    names = store.table(PROMOTIONS).empty().schema
+def record_decision(
+    store: Store,
+    model: ModelRef,
+    before: str | None,
+    run_id: str,
+    *,
+    promoted: bool,
+    pinned: bool,
+    reason: str,
+    comparison: Comparison | None = None,
+    level: float | None = None,
+    users: int | None = None,
+) -> None:
+    """Append one row; see the schema for what each means. What is not given is null."""
     row = {
         "promotion_id": uuid.uuid4().hex,
         "model": model.key,
@@ -63,10 +75,18 @@ def record_decision(store: Store, model: ModelRef, before: str | None, run_id: s
         "before": before,
         "created_at": datetime.now(UTC),
         "run_id": run_id,
-        **decision,
+        "promoted": promoted,
+        "pinned": pinned,
+        "reason": reason,
+        "difference": comparison and comparison.difference,
+        "low": comparison and comparison.low,
+        "high": comparison and comparison.high,
+        "p_value": comparison and comparison.p_value,
+        "level": level,
+        "users": users,
     }
-    rows = pl.DataFrame([{name: row.get(name) for name in names}], schema=names)
-    store.table(PROMOTIONS).append(rows, note=f"{model.name}: {row.get('reason')}")
+    table = store.table(PROMOTIONS)
+    table.append(pl.DataFrame([row], schema=table.empty().schema), note=f"{model.name}: {reason}")
 
 
 def model_named(work_folder: Path, start_of_key: str) -> ModelRef:
