@@ -45,5 +45,10 @@ def _row_digest(base: "hashlib.blake2b", row: tuple[str | None, ...]) -> str:
 
 def event_digest(user_id: str, item_id: str, timestamp: int) -> int:
     """Return a signed 64-bit digest of an event: equal for the same event delivered twice."""
-    content = f"{len(user_id)}:{user_id}{item_id}@{timestamp}".encode("utf-8", "backslashreplace")
+    return number_of_text(f"{len(user_id)}:{user_id}{item_id}@{timestamp}")
+
+
+def number_of_text(text: str) -> int:
+    """Return a digest of `text` as a signed 64-bit number: to hold by the million, and to join on."""
+    content = text.encode("utf-8", "backslashreplace")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big", signed=True)

@@ -4,7 +4,6 @@ A refusal is known by its source, row, field, item, reason and detail. The same 
 refusals, so none is written twice.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from storage.digests import number_of_text
 from storage.schemas import REJECTS
 from storage.tables import Store
 
@@ -97,7 +97,4 @@ def _stored_digests(store: Store, sources: list[str]) -> np.ndarray:
 
 
 def _digest(refusal: Refusal) -> int:
-    content = "\x00".join("" if part is None else str(part) for part in refusal)
-    return int.from_bytes(
-        hashlib.blake2b(content.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big", signed=True
-    )
+    return number_of_text("\x00".join("" if part is None else str(part) for part in refusal))
