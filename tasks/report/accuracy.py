@@ -55,8 +55,8 @@ def headline(results: Results, saw_test_events: Sequence[str] = ()) -> list[str]
         return ["No model has been evaluated yet."]
     unfair = [name for name in saw_test_events if name in results.variants]
     warning = (
-        f"{' and '.join(unfair)} trained on the test events, too (train.split): what is measured of it says nothing of "
-        "new events, and no comparison with it holds."
+        f"{' and '.join(unfair)} trained on the test events, too (train.train.split): what is measured of it says "
+        "nothing of new events, and no comparison with it holds."
     )
     first = results.variants[0]
     cell, interval = results.cell(first, FULL, TESTED_METRIC), results.interval(first)

@@ -90,4 +90,4 @@ def test_a_model_that_saw_the_test_events_is_named_before_all_numbers(reported_s
     run_stage(EvaluateStage(EvaluateConfig(), *places), lambda progress: None)
     run_stage(ReportStage(ReportConfig(), EvaluateConfig(), RecommendConfig(k=5), *places), lambda progress: None)
     short = report_path(reported_shop.work_folder).with_name("summary.md").read_text()
-    assert f"- {first.name} trained on the test events, too (train.split)" in short
+    assert f"- {first.name} trained on the test events, too (train.train.split)" in short
