@@ -90,10 +90,6 @@ class VectorIndex:
     def count(self) -> int:
         return int(self._built.ntotal)
 
-    @property
-    def width(self) -> int:
-        return int(self._built.d)
-
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the k best rows of each query: (scores float32 [Q, k] descending, rows int64 [Q, k])."""
         return self.search_without(queries_QD, k, Excluded.nothing(len(queries_QD)))

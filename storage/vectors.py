@@ -8,18 +8,18 @@ from storage.schemas import VECTOR
 from storage.tables import SchemaError
 
 
-def vectors_from_frame(frame: pl.DataFrame, column: str = VECTOR) -> np.ndarray:
-    """Return a list<float> column as one contiguous float32 array of shape (rows, width).
+def vectors_from_frame(frame: pl.DataFrame) -> np.ndarray:
+    """Return the vectors as one contiguous float32 array of shape (rows, width).
 
     Raises SchemaError if a row is null or the rows differ in width.
     """
     if frame.height == 0:
         return np.zeros((0, 0), dtype=np.float32)
-    widths = frame[column].list.len()
+    widths = frame[VECTOR].list.len()
     distinct = sorted(set(widths.unique().to_list()), key=str)
     if len(distinct) != 1 or None in distinct:
-        raise SchemaError(f"column {column}: vectors of widths {distinct} in one read; each row needs the same width")
-    flat = frame[column].explode(empty_as_null=False).to_numpy()
+        raise SchemaError(f"column {VECTOR}: vectors of widths {distinct} in one read; each row needs the same width")
+    flat = frame[VECTOR].explode(empty_as_null=False).to_numpy()
     return np.ascontiguousarray(flat, dtype=np.float32).reshape(frame.height, -1)
 
 

@@ -8,7 +8,6 @@ from tasks.prompt_files import AnswerRules
 
 OK = "ok"
 FAILED = "failed"  # the request failed: there is no answer
-STATUSES = (OK, "empty", "cut_off", "repeating", "refusing", "wrong_form", "too_short", "too_long", FAILED)
 
 _REPEATED_WORDS = 4  # so many words in a row ...
 _MOST_REPEATS = 3  # ... may occur so often; more is a loop
@@ -39,7 +38,9 @@ _REFUSAL = re.compile(rf"^\W*({'|'.join(_OPENINGS)})", re.IGNORECASE)
 
 
 def answer_status(text: str, finish_reason: str | None, rules: AnswerRules) -> str:
-    """Return one of STATUSES. `finish_reason` is the engine's: `length` says that the answer was cut off.
+    """Return `ok`, or what is wrong: empty, cut_off, repeating, refusing, wrong_form, too_short or too_long.
+
+    `finish_reason` is the engine's: `length` says that the answer was cut off.
 
     Repetition comes before cut_off: an endless loop is always cut off, and the loop is what is wrong with it.
     """

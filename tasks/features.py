@@ -33,10 +33,11 @@ from storage.schemas import (
 )
 from storage.tables import SchemaError, Store
 from storage.vectors import vectors_from_frame
+from tasks.answers import OK
 from tasks.describe import DescribeConfig, asked_views
 from tasks.embed import SOUND_VECTORS, EmbedConfig
 from tasks.ingest.filters import FilterConfig, filtered_events
-from tasks.semantics import OK, current_generations, current_segments, encoder_digest
+from tasks.semantics import current_generations, current_segments
 from tasks.stage import StageError
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Dataset:
     @cached_property
     def _configuration(self) -> str:
         views = [(view.key_prefix, view.key_columns) for view in asked_views(self._describe)]
-        settings = (self._embed.segments.digest, encoder_digest(self._embed), self._filters.model_dump())
+        settings = (self._embed.segments.digest, self._embed.encoder_digest, self._filters.model_dump())
         return digest_of({"format": _FORMAT, "views": views, "settings": settings})
 
     def _read_keys(self) -> DatasetKeys:
@@ -151,13 +152,13 @@ class Dataset:
             users=filtered.user_count,
             events=len(filtered.item_index),
             configuration=self._configuration,
-            encoder=encoder_digest(self._embed),
+            encoder=self._embed.encoder_digest,
             views=self._views,
         )
 
     @cached_property
     def _features_key(self) -> str:
-        parts = [str(_FORMAT), encoder_digest(self._embed), *self._views]
+        parts = [str(_FORMAT), self._embed.encoder_digest, *self._views]
         return digest_of([*parts, *_csv_digests(self._items), *_csv_digests(self._texts)])
 
     @property
@@ -201,7 +202,7 @@ class Dataset:
 
     @property
     def _embeddings(self) -> pl.LazyFrame:
-        return self._store.table(EMBEDDINGS).scan().filter(pl.col(ENCODER_DIGEST) == encoder_digest(self._embed))
+        return self._store.table(EMBEDDINGS).scan().filter(pl.col(ENCODER_DIGEST) == self._embed.encoder_digest)
 
     def _write_features(self, folder: Path) -> None:
         rows = self._texts.select(TEXT_DIGEST).unique().sort(TEXT_DIGEST).with_row_index("row")
@@ -248,7 +249,7 @@ class Dataset:
         widths = self._embeddings.select(TEXT_DIGEST, width=pl.col(VECTOR).list.len()).collect()
         texts = self._texts.join(widths, on=TEXT_DIGEST).group_by("width", pl.col("view").fill_null("segment")).len()
         counts = ", ".join(f"{view} {width} ({texts:,})" for width, view, texts in texts.sort("width", "view").rows())
-        encoder = encoder_digest(self._embed)
+        encoder = self._embed.encoder_digest
         return StageError(
             f"the embeddings table holds vectors of several widths under one encoder, {self._embed.model}, "
             f"{ENCODER_DIGEST} {encoder}; numbers a vector, by view (texts): {counts}. The model changed under its "

@@ -26,8 +26,8 @@ class Preparation(Generic[Row, Ready]):
         self._more = True
         self._lock = threading.Lock()
 
-    def take(self, timeout_seconds: float | None) -> Ready | None:
-        """Return the next piece; None if there is none left, or it is not ready in time. None waits for it."""
+    def take(self, timeout_seconds: float) -> Ready | None:
+        """Return the next piece; None if there is none left, or it is not ready in time."""
         with self._lock:
             self._fill()
             if not self._waiting:

@@ -1,7 +1,7 @@
-"""The semantics as they stand: which answer, which segments and which encoder hold for each item now.
+"""The semantics as they stand: which answer and which segments hold for each item now.
 
-What later stages read. All three are lazy joins of what the catalog wants (keys made from digests) with what the store
-has; nothing is generated, cut or embedded here.
+What later stages read. Both are lazy joins of what the catalog wants (keys made from digests) with what the store
+has; nothing is generated or cut here.
 """
 
 import polars as pl
@@ -12,8 +12,6 @@ from tasks.describe import DescribeConfig, asked_views
 from tasks.embed import EmbedConfig
 from tasks.generation_keys import wanted_generations
 from tasks.segment_keys import wanted_segments
-
-OK = "ok"  # the one status under which an answer is used as a view
 
 
 def current_generations(store: Store, config: DescribeConfig) -> pl.LazyFrame:
@@ -33,8 +31,3 @@ def current_segments(store: Store, config: EmbedConfig) -> pl.LazyFrame:
     stored = store.table(SEGMENTS).scan().filter(pl.col(TEXT_DIGEST).is_not_null())
     rows = wanted.lazy().join(stored, on=SEGMENT_KEY, how="inner")
     return rows.select(ITEM_ID, "position", "kind", "text", TEXT_DIGEST)
-
-
-def encoder_digest(config: EmbedConfig) -> str:
-    """Return the encoder_digest under which the embeddings table holds this configuration's vectors."""
-    return config.encoder_digest

@@ -47,13 +47,11 @@ class ColdSplit:
         known: what training sees, of all users.
         test: of each tested user, the known events, and the cold item to be found.
         had: of each tested user, every event before the target, cold items too: not to be recommended again.
-        without_history: users with a test event and no known event before it; they are not tested.
     """
 
     known: Sequences
     test: HeldOut
     had: Sequences
-    without_history: int
 
 
 def choose_cold_items(events_N: np.ndarray, config: ColdItemsConfig) -> np.ndarray:
@@ -83,7 +81,6 @@ def split_cold(sequences: Sequences, cold_N: np.ndarray) -> ColdSplit:
         known=known,
         test=HeldOut(select_users(known, tested), items_E[last_cold_U[tested]].astype(np.int32)),
         had=select_users(keep_events(sequences, before_E), tested),
-        without_history=int(has_target_U.sum()) - len(tested),
     )
 
 

@@ -42,11 +42,6 @@ def k_core(events: pl.DataFrame, k_users: int, k_items: int) -> pl.DataFrame:
         events = kept
 
 
-def long_sequences(events: pl.DataFrame, min_length: int) -> pl.DataFrame:
-    """Return the events of users that have at least min_length of them, in their order."""
-    return _frequent(events, USER_ID, min_length)
-
-
 def filtered_events(store: Store, config: FilterConfig) -> pl.DataFrame:
     """Return the stored events that pass the filters: user_id, item_id, timestamp, file_order.
 

@@ -56,10 +56,6 @@ class _Given:
     path: Path | None = None
     content: bytes | None = field(default=None, repr=False)
 
-    @property
-    def is_url(self) -> bool:
-        return self.path is None and self.content is None
-
 
 class PictureIntake:
     """Turns drafts' pictures into verdicts. Without a run (a plan) nothing is fetched, decoded or written.

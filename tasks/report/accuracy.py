@@ -182,7 +182,7 @@ def training_curves(sources: Sources) -> dict[str, Any] | None:
 
     def lines(field: str) -> list[Line]:
         return [
-            Line(model.variant, points, variants.index(model.variant))
+            Line(points, variants.index(model.variant))
             for model, epochs in records
             if (points := tuple((record["epoch"] + 1, record[field]) for record in epochs if record[field] is not None))
         ]

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from storage.digests import digest_of_text
 from storage.schemas import ITEM_ID, USER_ID
 from storage.vector_index import VectorIndex
+from tasks.answers import OK
 from tasks.report.sources import Sources
 from tasks.report.thumbnails import Thumbnails
-from tasks.semantics import OK
 
 _ITEMS_OF_A_USER = 8
 _LONGEST_TEXT = 400

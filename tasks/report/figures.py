@@ -28,7 +28,6 @@ class Bar:
 class Line:
     """A curve through points (x, y)."""
 
-    name: str
     points: tuple[tuple[float, float], ...]
     colour: int
 
@@ -53,7 +52,7 @@ def bar_chart(bars: Sequence[Bar], description: str) -> Markup:
     return _figure(height, description, parts)
 
 
-def line_chart(lines: Sequence[Line], x_name: str, y_name: str, description: str, dots: bool = False) -> Markup:
+def line_chart(lines: Sequence[Line], x_name: str, y_name: str, description: str) -> Markup:
     """Curves over a common pair of axes, which start at the smallest values."""
     height = 220
     points = [point for line in lines for point in line.points]
@@ -63,7 +62,7 @@ def line_chart(lines: Sequence[Line], x_name: str, y_name: str, description: str
     for line in lines:
         places = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(y):.1f}" for x, y in line.points)
         parts.append(f'<polyline class="line c{line.colour % COLOURS}" points="{places}"/>')
-        if dots or len(line.points) == 1:
+        if len(line.points) == 1:
             parts += [
                 f'<circle class="dot c{line.colour % COLOURS}" cx="{x_axis.at(x):.1f}" cy="{y_axis.at(y):.1f}" r="3"/>'
                 for x, y in line.points

@@ -11,11 +11,11 @@ from pathlib import Path
 import polars as pl
 
 from storage.schemas import EMBEDDINGS, GENERATIONS, INTERACTIONS, ITEM_ID, ITEMS, REJECTS, RUNS
+from tasks.answers import OK
 from tasks.memory import GPU, HOST
 from tasks.report.accuracy import Table, TableCell
 from tasks.report.catalog import shortened
 from tasks.report.sources import Sources
-from tasks.semantics import OK
 
 _LEFT_OUT = ("report", "experiment_")  # this page itself, and what is no part of a night
 _STAGES = ("ingest", "describe", "embed", "train", "evaluate", "recommend")

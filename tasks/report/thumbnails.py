@@ -20,7 +20,6 @@ class Thumbnails:
     def __init__(self, pictures: PictureStore, side: int) -> None:
         self._pictures = pictures
         self._side = side
-        self.unreadable = 0
         self._made: dict[str, Markup | None] = {}
 
     def of(self, reference: str | None, digest: str | None) -> Markup | None:
@@ -35,7 +34,6 @@ class Thumbnails:
         try:
             picture = load_picture(self._pictures, reference, digest, max_side=self._side)
         except PictureError as error:
-            self.unreadable += 1
             logger.info("the report leaves a picture out: %s", error)
             return None
         content = io.BytesIO()

@@ -30,7 +30,6 @@ from tasks.embed import EmbedConfig
 from tasks.features import Dataset, open_features
 from tasks.generation_keys import wanted_generations
 from tasks.segment_keys import wanted_segments
-from tasks.semantics import encoder_digest
 from tasks.train import TrainStageConfig, Variant, wanted_models
 from tasks.trained_models import ModelRef
 
@@ -79,7 +78,7 @@ class HandMadeShop:
 
     def put_vectors(self, vectors: dict[str, list[float]], encoder: str | None = None) -> None:
         rows = [
-            {"text_digest": digest_of_text(text), "encoder_digest": encoder or encoder_digest(self.embed)}
+            {"text_digest": digest_of_text(text), "encoder_digest": encoder or self.embed.encoder_digest}
             | {"encoder": "made", "source": "segment", "vector": [float(value) for value in vector]}
             for text, vector in vectors.items()
         ]

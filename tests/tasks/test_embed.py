@@ -16,7 +16,7 @@ from storage.tables import Store
 from storage.vectors import vectors_from_frame
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig, EmbedStage
-from tasks.semantics import current_segments, encoder_digest
+from tasks.semantics import current_segments
 from tasks.stage import StageError, Summary, run_stage
 
 DESCRIBE = DescribeConfig(model="made/model")
@@ -63,7 +63,7 @@ def test_equal_texts_are_embedded_once(store: Store, tmp_path: Path) -> None:
     assert sorted(encoder.texts) == ["Blue.", "Mug", "Round.", "Square."]
     assert summary.counts == {"up_to_date": 0, "done": 4, "cut": 2, "segment": 4}
     rows = store.table(EMBEDDINGS).read()
-    assert rows["encoder_digest"].unique().to_list() == [encoder_digest(EmbedConfig())]
+    assert rows["encoder_digest"].unique().to_list() == [EmbedConfig().encoder_digest]
     of = dict(zip(rows["text_digest"], vectors_from_frame(rows).tolist(), strict=True))
     assert of[digest_of_text("Round.")] == [6.0, 1.0]
 
@@ -165,3 +165,8 @@ def _embed_slowly(url: str, folder: str) -> None:
 
 if __name__ == "__main__":
     _embed_slowly(*sys.argv[1:])
+
+
+def test_the_encoder_digest_knows_what_bears_on_a_vector() -> None:
+    assert EmbedConfig().encoder_digest == EmbedConfig(batch=7, device="cpu").encoder_digest
+    assert EmbedConfig().encoder_digest != EmbedConfig(normalize=False).encoder_digest

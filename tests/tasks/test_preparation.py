@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from tasks.preparation import Preparation
 
+_LONG = 60.0  # seconds
+
 
 def test_pieces_come_in_order_however_long_each_takes() -> None:
     def slow_if_even(number: int) -> int:
@@ -15,7 +17,7 @@ def test_pieces_come_in_order_however_long_each_takes() -> None:
     preparation = Preparation(iter(range(1, 9)), slow_if_even, workers=3, ahead=4)
     taken = []
     while not preparation.exhausted:
-        taken.append(preparation.take(None))
+        taken.append(preparation.take(_LONG))
     preparation.close()
     assert taken == [10, 20, 30, 40, 50, 60, 70, 80]
 
@@ -29,7 +31,7 @@ def test_no_more_rows_are_drawn_than_may_wait() -> None:
             yield number
 
     preparation = Preparation(rows(), lambda number: number, workers=2, ahead=5)
-    assert preparation.take(None) == 0
+    assert preparation.take(_LONG) == 0
     assert len(drawn) <= 6
     preparation.close()
 
@@ -40,6 +42,6 @@ def test_without_waiting_a_piece_that_is_not_ready_is_none() -> None:
     assert preparation.take(0) is None
     assert not preparation.exhausted
     gate.set()
-    assert preparation.take(None) == 1
+    assert preparation.take(_LONG) == 1
     assert preparation.exhausted
     preparation.close()

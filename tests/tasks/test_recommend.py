@@ -148,7 +148,7 @@ def test_the_index_is_saved_with_its_ids(lively_shop, small_models) -> None:
     assert (indexes / "earlier").exists()  # a server may still read it
     index, ids = VectorIndex.open(folder)
     assert ids == [f"i{number:02d}" for number in range(30)]
-    assert index.search(np.zeros((1, index.width), np.float32), 1)[1].shape == (1, 1)
+    assert index.search(np.zeros((1, 8), np.float32), 1)[1].shape == (1, 1)
     assert summary.details["index"] == str(folder)
 
 

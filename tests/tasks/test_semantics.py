@@ -14,7 +14,7 @@ from tasks.embed import EmbedConfig
 from tasks.generation_keys import wanted_generations
 from tasks.segment_keys import wanted_segments
 from tasks.segments import SegmentConfig
-from tasks.semantics import current_generations, current_segments, encoder_digest
+from tasks.semantics import current_generations, current_segments
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -146,8 +146,3 @@ def test_segments_are_those_of_the_present_text(store: Store) -> None:
     store.table(SEGMENTS).append(rows_for(store, SEGMENTS, title, old))
     current = current_segments(store, EmbedConfig()).sort("item_id").select("item_id", "position", "text").collect()
     assert current.rows() == [("both", 0, "Mug"), ("no-picture", 0, "Mug")]
-
-
-def test_the_encoder_digest_knows_what_bears_on_a_vector() -> None:
-    assert encoder_digest(EmbedConfig()) == encoder_digest(EmbedConfig(batch=7, device="cpu"))
-    assert encoder_digest(EmbedConfig()) != encoder_digest(EmbedConfig(normalize=False))

@@ -39,7 +39,6 @@ def test_training_sees_no_cold_item_and_nothing_after_the_test_event() -> None:
     assert split.test.target_index_H.tolist() == [4, 3]
     assert [split.test.histories.history(user).tolist() for user in range(2)] == [[1, 2], [2, 2]]
     assert [split.had.history(user).tolist() for user in range(2)] == [[1, 3, 2], [2, 2, 3]]
-    assert split.without_history == 2
 
 
 def test_no_cold_item_and_no_user() -> None:

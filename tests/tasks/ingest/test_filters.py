@@ -3,7 +3,7 @@ import pytest
 
 from storage.schemas import INTERACTIONS
 from storage.tables import Store
-from tasks.ingest.filters import FilterConfig, filtered_events, k_core, long_sequences
+from tasks.ingest.filters import FilterConfig, filtered_events, k_core
 
 
 def events_of(*pairs: str) -> pl.DataFrame:
@@ -48,10 +48,6 @@ def test_k_core_agrees_with_a_loop_over_rows():
         rows = kept
     assert 0 < len(rows) < 400
     assert pairs_of(k_core(events, 9, 12)) == rows
-
-
-def test_long_sequences():
-    assert pairs_of(long_sequences(events_of("a x", "b x", "a y"), 2)) == ["a x", "a y"]
 
 
 def test_filtered_events_are_sorted_with_ties_in_file_order(tmp_path):
