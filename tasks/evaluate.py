@@ -53,8 +53,9 @@ class EvaluateConfig(BaseModel):
     head_share: float = Field(
         0.2, gt=0, lt=1, description="share of items (users), by training events, that is head; the rest is tail"
     )
-    history_edges: tuple[int, ...] = Field(
-        (5, 10, 20, 50), description="upper bounds of the slices by length of the training history, in events"
+    history_edges: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (5, 10, 20, 50),
+        description="upper bounds of the slices by length of the training history, in events, ascending",
     )
     baselines: tuple[Baseline, ...] = Field(
         ("popularity", "content"),
@@ -68,6 +69,20 @@ class EvaluateConfig(BaseModel):
     @classmethod
     def _with_the_tested(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted({*ks, _TESTED_K}))
+
+    @field_validator("history_edges")
+    @classmethod
+    def _ascending(cls, edges: tuple[int, ...]) -> tuple[int, ...]:
+        if list(edges) != (ascending := sorted(set(edges))):
+            raise ValueError(f"a slice begins where the one before it ends; give the bounds as {ascending}")
+        return edges
+
+    @field_validator("baselines")
+    @classmethod
+    def _each_once(cls, baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
+        if len(set(baselines)) < len(baselines):
+            raise ValueError("one stands there twice, and would be measured twice; name each once")
+        return baselines
 
 
 @dataclass(frozen=True)

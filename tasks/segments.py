@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from storage.digests import digest_of
 
@@ -36,6 +36,13 @@ class SegmentConfig(BaseModel):
     )
     max_attributes: int = Field(4, ge=0, description="most attribute segments, so that sentences find room")
     language: str = Field("en", description="ISO 639 code for the sentence rules; other scripts are still recognised")
+
+    @field_validator("attributes")
+    @classmethod
+    def _each_once(cls, names: Literal["all"] | tuple[str, ...]) -> Literal["all"] | tuple[str, ...]:
+        if names != "all" and len(set(names)) < len(names):
+            raise ValueError("one stands there twice, and would be two segments; name each once")
+        return names
 
     @property
     def digest(self) -> str:

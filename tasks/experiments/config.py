@@ -77,7 +77,7 @@ class ExperimentConfig(BaseModel):
     def _check(self) -> "ExperimentConfig":
         names = [model.name for model in self.models]
         lists = {"models' names": names} | {
-            name: getattr(self, name) for name in ("backbones", "seeds", "baselines", "metrics")
+            name: getattr(self, name) for name in ("data", "backbones", "seeds", "baselines", "metrics")
         }
         for what, values in lists.items():
             if len(set(values)) < len(values):

@@ -59,7 +59,9 @@ class PictureConfig(BaseModel):
         "but the folder must stay, and a picture that moves counts as a changed item",
     )
     fetch: bool = Field(default=False, description="fetch pictures given as URLs into the store")
-    schemes: tuple[Literal["http", "https"], ...] = Field(default=("https", "http"), description="of URLs fetched")
+    schemes: tuple[Literal["http", "https"], ...] = Field(
+        default=("https", "http"), min_length=1, description="of URLs fetched"
+    )
     max_redirects: int = Field(default=3, ge=0, description="redirects followed, each checked like the first address")
     seconds: float = Field(default=20.0, gt=0, description="for one picture, redirects and all")
     allow_private_addresses: bool = Field(

@@ -19,6 +19,20 @@ def test_what_models_are_judged_by_is_always_measured() -> None:
         EvaluateConfig(ks=(0,))
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"history_edges": (10, 5)}, r"give the bounds as \[5, 10\]"),
+        ({"history_edges": (5, 5, 10)}, r"give the bounds as \[5, 10\]"),
+        ({"history_edges": (0, 5)}, "greater than or equal to 1"),
+        ({"baselines": ("content", "content")}, "name each once"),
+    ],
+)
+def test_slices_that_hold_nobody_and_baselines_named_twice_are_refused(settings, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        EvaluateConfig(**settings)
+
+
 CONFIG = EvaluateConfig(ks=(1, 3), negatives=5, history_edges=(2, 4))
 
 

@@ -33,6 +33,11 @@ def test_attributes_can_be_named_and_their_number_is_bounded() -> None:
     assert texts("Mug", "Blue.", ATTRIBUTES, max_attributes=1) == ["Mug", "Brand: Norvel", "Blue."]
 
 
+def test_an_attribute_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="one stands there twice, and would be two segments"):
+        SegmentConfig(attributes=("Year", "Brand", "Year"))
+
+
 def test_no_more_than_l_segments_the_last_sentences_go() -> None:
     assert texts("Mug", "One. Two. Three.", None, max_segments=3) == ["Mug", "One.", "Two."]
 

@@ -233,6 +233,7 @@ def test_an_approximate_index_is_said_with_its_recall(folder: Path, jobs) -> Non
         ({"metrics": ["hr@05"]}, "'hr@05' is not hr, ndcg or mrr"),
         ({"seeds": [0, 0]}, "seeds: one stands there twice"),
         ({"metrics": ["hr@5", "hr@5"]}, "metrics: one stands there twice"),
+        ({"data": [{"config": "shop.yaml"}] * 2}, "data: one stands there twice"),
         ({"train": {"seed": 3}}, "give seeds in seeds"),
         ({"models": [{"name": "a", "model": {"backbone": "sasrec"}}]}, "give backbones in backbones"),
         ({"seed": 1}, "seed: Extra inputs are not permitted"),

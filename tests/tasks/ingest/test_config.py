@@ -16,6 +16,7 @@ def test_one_file_or_several():
         ({"catalog": "a.csv", "colums": {}}, "Extra inputs"),
         ({"catalog": "a.csv", "max_reject_share": 2}, "less than or equal to 1"),
         ({"catalog": "a.csv", "pictures": {"schemes": ["ftp"]}}, "'http' or 'https'"),
+        ({"catalog": "a.csv", "pictures": {"schemes": []}}, "at least 1 item"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
