@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound
 
 logger = logging.getLogger(__name__)
 
-GPU_TAG = "gpu"  # of the tasks that hold a GPU: `flows.stage_tasks`
+GPU_TAG = "gpu"  # of the tasks that run in a process of their own, which takes the GPU where there is one
 LOST_RUNS = "dmesr: runs without a heartbeat have crashed"
 
 

@@ -15,6 +15,7 @@ from flows.artifacts import publish_findings, publish_plan, publish_summary
 from flows.embedded_server import OUR_LOGGERS
 from flows.night import Night, StageFailure
 from flows.progress import ProgressReporter
+from flows.server_set_up import GPU_TAG
 from storage.digests import digest_of
 from storage.schemas import RUNS
 from tasks.config import PipelineConfig
@@ -23,9 +24,6 @@ from tasks.isolated import run_isolated
 from tasks.pipeline import stage_named
 from tasks.stage import Plan, Stage, StageCrash, Summary, run_stage
 from tasks.train import TrainStage
-
-HOLD_GPU = ("describe", "embed", "train")
-GPU_TAG = "gpu"  # its limit of one task at a time: `flows.server_set_up`
 
 
 def ingest_delivery(night: Night) -> Summary | None:
@@ -79,13 +77,15 @@ def _run(night: Night, stage_name: str, *after: Summary | None) -> Summary | Non
         if night.force and isinstance(stage, TrainStage):
             stage.order_retraining()
         plan = plan_stage(stage)
+        has_work = plan.to_do > 0
         run = run_stage_task.with_options(
             name=stage_name,
             task_run_name=stage_name,
-            tags=[stage_name, GPU_TAG] if stage_name in HOLD_GPU else [stage_name],
-            refresh_cache=night.force or plan.to_do > 0,
+            # Prefect waits for the tag's place before it looks into the cache: what is done is not to wait.
+            tags=[stage_name, *([GPU_TAG] if stage.isolated and has_work else [])],
+            refresh_cache=night.force or has_work,
         )
-        return run(night.config, stage_name, plan.to_do > 0, after)
+        return run(night.config, stage_name, has_work, after)
     except Exception as error:
         raise StageFailure(stage_name, str(error) or type(error).__name__) from error
 
