@@ -18,6 +18,7 @@ from flows.overview import REJECT_COLUMNS, last_rejects, present_results
 from storage.pictures import PictureStore
 from storage.schemas import CREATED_AT, GENERATION_KEY, GENERATIONS, ITEM_ID, ITEMS, METRICS, REJECTS, RUN_ID
 from tasks.config import PipelineConfig
+from tasks.evaluation.kept import experiments_evaluations
 from tasks.evaluation.measures import FULL
 from tasks.evaluation.slices import ALL
 from tasks.report.thumbnails import Thumbnails
@@ -114,19 +115,17 @@ def training_curves(config: PipelineConfig, _summary: Summary) -> str:
 
 
 def metrics(config: PipelineConfig, _summary: Summary) -> str:
-    """Return the metrics of the present models, and what they were in the evaluation before."""
+    """Return the metrics of the present models, and what they were in the pipeline's evaluation before."""
     from tasks.evaluation.tables import metrics_markdown
 
     results = present_results(config)
     table = config.open_store().table(METRICS).scan()
     everybody = table.filter((pl.col("protocol") == FULL) & (pl.col("slice") == ALL) & pl.col("value").is_not_null())
-    keys = results.rows["evaluation_key"].unique()
-    now = _means(everybody.filter(pl.col("evaluation_key").is_in(keys.implode())))
-    older = everybody.filter(~pl.col("evaluation_key").is_in(keys.implode())).collect()
+    key, present = pl.col("evaluation_key"), results.rows["evaluation_key"].unique()
+    shown = everybody.filter(key.is_in(present.implode())).collect()
+    others = everybody.filter(~key.is_in([*present, *experiments_evaluations(config.work_folder)])).collect()
     text = metrics_markdown(results)
-    last = older.sort(CREATED_AT)[RUN_ID].tail(1)
-    before = _means(older.lazy().filter(pl.col(RUN_ID).is_in(last.implode())))
-    both = now.join(before, on=("variant", "metric"), how="inner", suffix="_before")
+    both = _means(shown).join(_means(_before(shown, others)), on=("variant", "metric"), how="inner", suffix="_before")
     if both.is_empty():
         return text + "\n\nThere is no earlier evaluation to compare with."
     changes = [
@@ -145,8 +144,19 @@ def _by_metric(row: tuple[str, str, float, float]) -> tuple[str, str, int]:
     return row[0], name, int(k or 0)
 
 
-def _means(rows: pl.LazyFrame) -> pl.DataFrame:
-    return rows.group_by("variant", "metric").agg(pl.col("value").mean()).collect()
+def _before(shown: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """Return what the last run before had evaluated of each variant and seed shown.
+
+    A run may have evaluated the model that served, too, always after those asked for, and under the same name.
+    """
+    model = ("variant", "seed")
+    earlier = others.join(shown, on=model, how="semi").join(shown, on=(*model, RUN_ID), how="anti")
+    last = earlier.filter(pl.col(RUN_ID) == pl.col(RUN_ID).sort_by(CREATED_AT).last().over(model))
+    return last.filter(pl.col(CREATED_AT) == pl.col(CREATED_AT).min().over(model))
+
+
+def _means(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.group_by("variant", "metric").agg(pl.col("value").mean())
 
 
 def _best_validation(epochs: list[_Epoch]) -> str:
