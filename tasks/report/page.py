@@ -53,7 +53,7 @@ def render_page(sources: Sources, config: ReportConfig, title: str, made_at: dat
             style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),  # the project's own
             title=title,
             made_at=made_at,
-            headline=headline(results, sources.saw_test_events),
+            headline=[*headline(results, sources.saw_test_events), *_left_out(sources)],
             facts=facts_of(sources),
             made_with=made_with(sources),
             chart=accuracy_chart(results) if results.variants else None,
@@ -73,6 +73,18 @@ def render_page(sources: Sources, config: ReportConfig, title: str, made_at: dat
             versions=versions(),
         )
     )
+
+
+def _left_out(sources: Sources) -> list[str]:
+    """A sentence on what the page lacks, where the model that recommends can't be loaded."""
+    model = sources.unreadable_model
+    if model is None:
+        return []
+    return [
+        f"{model.name} ({model.short_key}), which recommends, can't be loaded by this version: the page lacks the "
+        "alignment of its views, the items near each item, and what its segments attend to. Train it again, or let "
+        "another model serve (dmesr models, dmesr promote MODEL)."
+    ]
 
 
 def render_markdown(sources: Sources, title: str) -> str:

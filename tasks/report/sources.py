@@ -1,5 +1,6 @@
 """What the report reads: the store and the folders of the present models, each opened when it is first asked for."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.evaluation.content import unit_rows
 from tasks.evaluation.results import Results
+from tasks.evaluation.scorers import UnreadableModelError, load_model
 from tasks.features import Dataset, open_features
 from tasks.recommend import RecommendConfig, Recommending, audience_of, publication_key, recommending
 from tasks.semantics import current_generations, current_segments
@@ -27,6 +29,8 @@ from tasks.trained_models import ModelRef
 
 if TYPE_CHECKING:
     from dmesr_model.model import DMESR
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,19 @@ class Sources:
 
     @cached_property
     def model(self) -> "DMESR | None":
-        from dmesr_model.model import DMESR
+        """The model that recommends; None where none is trained, or this version can't load it."""
+        if self.recommending_model is None:
+            return None
+        try:
+            return load_model(self.recommending_model.checkpoint)
+        except UnreadableModelError as error:
+            logger.warning("the page leaves out what is read from the model: %s", error)
+            return None
 
-        return None if self.recommending_model is None else DMESR.from_pretrained(self.recommending_model.checkpoint)
+    @property
+    def unreadable_model(self) -> ModelRef | None:
+        """The model that recommends, where this version can't load it."""
+        return self.recommending_model if self.model is None else None
 
     @cached_property
     def unit_items_ND(self) -> np.ndarray | None:

@@ -1,3 +1,4 @@
+import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -71,6 +72,17 @@ def test_the_page_is_made_again_only_if_something_changed(reported_shop, small_m
     assert stage(reported_shop, small_models, ReportConfig(items=2)).plan().changed == 1
     report_path(reported_shop.work_folder).unlink()
     assert stage(reported_shop, small_models, ReportConfig()).plan().new == 1
+
+
+def test_a_model_that_an_earlier_version_saved_is_left_out_with_a_note(reported_shop, small_models) -> None:
+    for path in (reported_shop.work_folder / "models").glob("*/model/config.json"):
+        settings = json.loads(path.read_text())
+        settings["model"]["setting_of_an_earlier_version"] = 1
+        path.write_text(json.dumps(settings))
+    run_stage(stage(reported_shop, small_models, ReportConfig()), lambda progress: None)
+    html = report_path(reported_shop.work_folder).read_text(encoding="utf-8")
+    assert re.search(r"dmesr, seed 0 \(\w{10}\), which recommends, can&#39;t be loaded by this version", html)
+    assert "Nearest" not in html and "dmesr ranks the item that a user chose next" in html
 
 
 def test_an_empty_store_gives_a_page_too(hand_made_shop) -> None:
