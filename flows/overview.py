@@ -1,7 +1,9 @@
 """What the stores hold, as text for the terminal."""
 
 import json
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +36,7 @@ def status(config: PipelineConfig) -> str:
         _columns(("table", "rows", "version"), _table_rows(store)),
         _columns(("run", "status", "started (UTC)", "seconds", "counts"), _last_runs(store)),
         f"models: {len(list(models.glob('*/summary.json')))} trained, in {models}",
-        f"disk: {_disk_use(config.work_folder):,.1f} MB under {config.work_folder}",
+        f"disk: {disk_use(config.work_folder):,.1f} MB under {config.work_folder}",
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -148,8 +150,14 @@ def _segment_rows(segments: pl.DataFrame) -> Iterable[tuple[int, str, str]]:
     return segments.select("position", "kind", "text").iter_rows()
 
 
-def _disk_use(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+def disk_use(folder: Path) -> float:
+    """Return MB of the files under `folder`, whatever a run removes meanwhile."""
+    size = 0
+    for parent, _, names in os.walk(folder):  # which says nothing of folders that are gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += Path(parent, name).stat().st_size
+    return size / 1e6
 
 
 def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
