@@ -8,6 +8,8 @@ from click.core import ParameterSource
 
 from flows import overview
 from flows.options import ConfigOption, SetOption, check_writable
+from storage.digests import digest_of
+from storage.folders import write_whole
 from storage.pictures import PictureStore
 from tasks.config import PipelineConfig, load_config
 from tasks.describe import DescribeConfig, DescribeStage
@@ -15,6 +17,7 @@ from tasks.isolated import run_isolated
 from tasks.prompt_comparison import Comparison, compare_prompts, prompt_in_use
 from tasks.prompt_page import comparison_page
 from tasks.stage import Progress
+from tasks.work_lock import only_run
 
 app = typer.Typer(help="The prompts: what there is, and two of them side by side.")
 
@@ -62,18 +65,21 @@ def diff(
     store = pipeline.open_store()
     comparison = compare_prompts(store, pipeline.describe, (old, new), items, seed, pipeline.work_folder, describe)
     path = out or pipeline.work_folder / "prompts" / _page_name(comparison)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(comparison_page(comparison, PictureStore(store)), encoding="utf-8")
+    write_whole(path, comparison_page(comparison, PictureStore(store)))
     differ = sum(row.old != row.new for row in comparison.rows)
     typer.echo(f"{differ} of {len(comparison.rows)} answers differ: {path.absolute()}")
 
 
 def _describe(pipeline: PipelineConfig, trial: DescribeConfig) -> None:
-    """Say what a trial of one prompt would ask, and ask it in a process of its own if there is anything."""
+    """Say what a trial of one prompt would ask, and ask it in a process of its own if there is anything.
+
+    Raises StageError where another run holds the work folder.
+    """
     plan = DescribeStage(trial, pipeline.open_store(), pipeline.work_folder).plan()
     typer.echo(f"{trial.prompts[0]}: {plan.sentence()}")
     if plan.to_do:
-        run_isolated(pipeline.model_copy(update={"describe": trial}), "describe", _report)
+        with only_run(pipeline.work_folder, "the command prompts diff"):
+            run_isolated(pipeline.model_copy(update={"describe": trial}), "describe", _report)
 
 
 def _report(progress: Progress) -> None:
@@ -83,4 +89,5 @@ def _report(progress: Progress) -> None:
 
 def _page_name(comparison: Comparison) -> str:
     old, new = comparison.old, comparison.new
-    return f"{old.view}-{old.name}-{old.digest[:8]}-{new.name}-{new.digest[:8]}.html"
+    sample = digest_of([row.item_id for row in comparison.rows])
+    return f"{old.view}-{old.name}-{old.digest[:8]}-{new.name}-{new.digest[:8]}-{sample[:8]}.html"
