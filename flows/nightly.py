@@ -34,7 +34,7 @@ def nightly(
         data: the folder of tonight's delivery; without it, what the config names
         settings: single settings over those in the file, such as `train.seeds=[0,1]`
         start_from: the first stage to run; those before it are taken as they are
-        force: run each stage's task even where its cache key says that nothing changed, and train the models anew
+        force: train every model anew, and pass over Prefect's cache; other stages still do what their plans say
     """
     with open_night(config, data, settings or [], start_from, force) as night:
         items = ingest_delivery(night)

@@ -13,7 +13,12 @@ SetOption = Annotated[
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder of the delivery, instead of the config's files.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Run tasks even where nothing changed; train models anew.")]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Train every model anew; other stages still do what their plans say, past Prefect's cache."
+    ),
+]
 ItemsOption = Annotated[
     Path | None, typer.Option("--items", help="File of item ids, one a line: work on these items only.")
 ]

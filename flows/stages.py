@@ -27,7 +27,7 @@ def ingest(config: Path, data: Path | None = None, settings: list[str] | None = 
         config: the pipeline's YAML file, relative to the folder that was deployed from
         data: the delivery's folder; without it, what the config names
         settings: single settings over those in the file, such as `ingest.max_reject_share=0.5`
-        force: run the task even where its cache key says that nothing changed
+        force: pass over Prefect's cache; the stage still does what its plan says
     """
     with open_stage(config, data, settings or [], "ingest", force) as night:
         ingest_delivery(night)
@@ -48,7 +48,7 @@ def describe(
         settings: single settings over those in the file, such as `describe.commit_seconds=30`
         items: a file of item ids, one a line, to ask about those only
         retry_failed: ask again what failed before, however often it was tried
-        force: run the task even where its cache key says that nothing changed
+        force: pass over Prefect's cache; the stage still does what its plan says
     """
     chosen = limited(settings, "describe", items, retry_failed)
     with open_stage(config, None, chosen, "describe", force) as night:
@@ -63,7 +63,7 @@ def embed(config: Path, settings: list[str] | None = None, items: Path | None = 
         config: the pipeline's YAML file, relative to the folder that was deployed from
         settings: single settings over those in the file, such as `embed.batch=256`
         items: a file of item ids, one a line, to embed the texts of those only
-        force: run the task even where its cache key says that nothing changed
+        force: pass over Prefect's cache; the stage still does what its plan says
     """
     with open_stage(config, None, limited(settings, "embed", items), "embed", force) as night:
         embed_texts(night, None)
@@ -89,7 +89,7 @@ def evaluate(config: Path, settings: list[str] | None = None, force: bool = Fals
     Args:
         config: the pipeline's YAML file, relative to the folder that was deployed from
         settings: single settings over those in the file, such as `evaluate.ks=[5,10]`
-        force: run the task even where its cache key says that nothing changed
+        force: pass over Prefect's cache; the stage still does what its plan says
     """
     with open_stage(config, None, settings or [], "evaluate", force) as night:
         evaluate_models(night, None)
@@ -102,7 +102,7 @@ def promote(config: Path, settings: list[str] | None = None, force: bool = False
     Args:
         config: the pipeline's YAML file, relative to the folder that was deployed from
         settings: single settings over those in the file, such as `promote.level=0.1`
-        force: run the task even where its cache key says that nothing changed; each model is judged once all the same
+        force: pass over Prefect's cache; the stage still does what its plan says: each model is judged once
     """
     with open_stage(config, None, settings or [], "promote", force) as night:
         promote_model(night, None)
@@ -116,7 +116,7 @@ def recommend(config: Path, settings: list[str] | None = None, users: Path | Non
         config: the pipeline's YAML file, relative to the folder that was deployed from
         settings: single settings over those in the file, such as `recommend.k=50`
         users: a file of users, one a line, to recommend to those only; see recommend.users
-        force: run the task even where its cache key says that nothing changed
+        force: pass over Prefect's cache; the stage still does what its plan says
     """
     with open_stage(config, None, for_users(settings, users), "recommend", force) as night:
         recommend_items(night, None)
@@ -129,7 +129,7 @@ def report(config: Path, settings: list[str] | None = None, force: bool = False)
     Args:
         config: the pipeline's YAML file, relative to the folder that was deployed from
         settings: single settings over those in the file, such as `report.items=24`
-        force: run the task even where its cache key says that nothing changed
+        force: pass over Prefect's cache; the stage still does what its plan says
     """
     with open_stage(config, None, settings or [], "report", force) as night:
         write_report(night, None, None)
@@ -142,7 +142,7 @@ def maintain(config: Path, settings: list[str] | None = None, force: bool = Fals
     Args:
         config: the pipeline's YAML file, relative to the folder that was deployed from
         settings: single settings over those in the file, such as `maintain.keep_hours=24`
-        force: run the task even where its cache key says that nothing changed
+        force: pass over Prefect's cache; the stage still does what its plan says
     """
     with open_stage(config, None, settings or [], "maintain", force) as night:
         maintain_stores(night, None)
