@@ -7,13 +7,13 @@ import typer
 
 from flows import experiment_commands, overview, prompt_commands, serving_commands
 from flows.embedded_server import ServerError
-from flows.flow_runs import run_nightly, run_one_stage
-from flows.night import StageName, limited
+from flows.flow_runs import plan_and_run_stage, run_nightly, run_one_stage
+from flows.night import limited
 from flows.options import ConfigOption, DataOption, ForceOption, ItemsOption, SetOption
 from storage.folders import whole_folder
 from storage.tables import StoreError
 from tasks.config import ConfigError, PipelineConfig, load_config, with_data
-from tasks.pipeline import build_stages, stage_named
+from tasks.pipeline import StageName, build_stages
 from tasks.stage import StageError
 
 SAMPLE_SHOP = Path(__file__).parents[1] / "configs" / "sample_shop.yaml"
@@ -83,7 +83,7 @@ def describe(
     force: ForceOption = False,
 ) -> None:
     """Ask the model to describe what is new or changed, or whose prompt changed. Says the plan first."""
-    _plan_and_run("describe", config, limited(settings, "describe", items, retry_failed), force)
+    plan_and_run_stage("describe", config, limited(settings, "describe", items, retry_failed), force)
 
 
 @app.command()
@@ -91,7 +91,7 @@ def embed(
     config: ConfigOption, settings: SetOption = None, items: ItemsOption = None, force: ForceOption = False
 ) -> None:
     """Embed every text that has no vector yet. Says the plan first."""
-    _plan_and_run("embed", config, limited(settings, "embed", items), force)
+    plan_and_run_stage("embed", config, limited(settings, "embed", items), force)
 
 
 @app.command()
@@ -184,11 +184,6 @@ def main() -> None:
 def _end(said: str) -> NoReturn:
     typer.secho(f"error: {said}", fg="red", err=True)
     raise SystemExit(1)
-
-
-def _plan_and_run(stage: StageName, config: Path, settings: list[str], force: bool) -> None:
-    typer.echo(stage_named(_load(config, settings), stage).plan().sentence())
-    run_one_stage(stage, config, None, settings, force)
 
 
 def _load(config: Path, settings: list[str] | None) -> PipelineConfig:

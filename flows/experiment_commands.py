@@ -8,7 +8,6 @@ import typer
 
 from flows.options import ConfigOption, SetOption, check_writable
 from tasks.config import PipelineConfig, load_config
-from tasks.features import Dataset
 
 if TYPE_CHECKING:
     from tasks.evaluation.selection import Evaluations
@@ -54,9 +53,8 @@ def _evaluations(config: PipelineConfig) -> "Evaluations":
     from tasks.evaluate import candidates
     from tasks.evaluation.selection import Evaluations
 
-    store, folder = config.open_store(), config.work_folder
-    dataset = Dataset(store, config.describe, config.embed, config.train.filters, folder)
-    return Evaluations(store, folder, list(candidates(config.evaluate, config.train, dataset.keys, folder)))
+    keys, folder = config.open_dataset().keys, config.work_folder
+    return Evaluations(config.open_store(), folder, list(candidates(config.evaluate, config.train, keys, folder)))
 
 
 def _check_metric(metric: str, known: list[str]) -> None:

@@ -9,7 +9,8 @@ from prefect import Flow, get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import FlowRun, State
 
-from flows.night import StageFailure, StageName, for_users, limited
+from flows.night import StageFailure, for_users, limited
+from tasks.pipeline import StageName
 
 logger = logging.getLogger(__name__)
 

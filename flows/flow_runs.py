@@ -8,8 +8,9 @@ from pathlib import Path
 import typer
 
 from flows.embedded_server import EmbeddedServer, ServerError, prepare_environment, start_server
-from flows.night import StageFailure, StageName
+from flows.night import StageFailure
 from tasks.config import load_config, with_data
+from tasks.pipeline import StageName, stage_named
 
 
 def run_nightly(
@@ -34,6 +35,12 @@ def run_one_stage(stage: StageName, config: Path, data: Path | None, settings: l
     given = {"data": data} if stage == "ingest" else {}
     run = partial(STAGE_FLOWS[stage], config=config, settings=settings, force=force, **given)
     _run(server, run, config, data, settings, alone=True)
+
+
+def plan_and_run_stage(stage: StageName, config: Path, settings: list[str], force: bool) -> None:
+    """Say the stage's plan, then run its flow here, as `run_one_stage` does."""
+    typer.echo(stage_named(load_config(config, settings), stage).plan().sentence())
+    run_one_stage(stage, config, None, settings, force)
 
 
 def _prepare(config: Path, data: Path | None, settings: list[str]) -> EmbeddedServer | None:

@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tasks.config import PipelineConfig, load_config, with_data
-from tasks.pipeline import STAGE_NAMES
+from tasks.pipeline import STAGE_NAMES, StageName
 from tasks.train import check_variants
 from tasks.work_lock import only_run
-
-StageName = Literal["ingest", "describe", "embed", "train", "evaluate", "promote", "recommend", "report", "maintain"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.failures import say_remedy
-from flows.night import StageName, open_night
+from flows.night import open_night
 from flows.stage_tasks import (
     describe_items,
     embed_texts,
@@ -17,6 +17,7 @@ from flows.stage_tasks import (
     train_models,
     write_report,
 )
+from tasks.pipeline import StageName
 
 
 @flow(name="nightly", on_failure=[say_remedy])

@@ -13,7 +13,6 @@ import polars as pl
 from storage.schemas import CREATED_AT, ITEM_ID, ITEMS, REJECTS, RUNS, TABLES
 from storage.tables import Store
 from tasks.config import PipelineConfig
-from tasks.features import Dataset
 from tasks.prompt_answers import PromptAnswers, prompt_answers
 from tasks.prompt_files import load_prompts
 from tasks.report import report_path
@@ -106,9 +105,8 @@ def present_results(config: PipelineConfig) -> "Results":
     """Return what is measured of the config's models on the present data."""
     from tasks.evaluation.results import Results
 
-    store = config.open_store()
-    dataset = Dataset(store, config.describe, config.embed, config.train.filters, config.work_folder)
-    return Results.present(store, config.evaluate, config.train, dataset.keys, config.work_folder)
+    keys = config.open_dataset().keys
+    return Results.present(config.open_store(), config.evaluate, config.train, keys, config.work_folder)
 
 
 def report_line(config: PipelineConfig) -> str:

@@ -8,13 +8,12 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from flows.flow_runs import run_one_stage
-from flows.night import StageName, for_users
+from flows.flow_runs import plan_and_run_stage
+from flows.night import for_users
 from flows.options import ConfigOption, ForceOption, SetOption, check_writable
 from storage.schemas import CREATED_AT, METRICS
 from storage.tables import Store
 from tasks.config import PipelineConfig, load_config
-from tasks.features import Dataset
 from tasks.pipeline import stage_named
 from tasks.recommend import RecommendStage
 from tasks.serving import decisions, model_named, promote_by_hand, serving_model
@@ -52,11 +51,11 @@ def promote(
     if model is None:
         if pin:
             raise typer.BadParameter("--pin needs a MODEL")
-        _plan_and_run(pipeline, "promote", config, settings or [], force)
+        plan_and_run_stage("promote", config, settings or [], force)
         return
     with only_run(pipeline.work_folder, "the command promote"):
         chosen = model_named(pipeline.work_folder, model)
-        promote_by_hand(pipeline.open_store(), chosen, _dataset(pipeline).keys, pipeline.work_folder, pin)
+        promote_by_hand(pipeline.open_store(), chosen, pipeline.open_dataset().keys, pipeline.work_folder, pin)
     pinned = ", pinned" if pin else ""
     typer.echo(f"{chosen.name} ({chosen.short_key}) serves{pinned}; run recommend to publish what it recommends")
 
@@ -83,7 +82,7 @@ def recommend(
     pipeline = load_config(config, chosen)
     if out is not None:
         check_writable(out)
-    _plan_and_run(pipeline, "recommend", config, chosen, force)
+    plan_and_run_stage("recommend", config, chosen, force)
     if out is not None:
         stage = stage_named(pipeline, "recommend")
         assert isinstance(stage, RecommendStage)
@@ -102,12 +101,7 @@ def maintain(
     """Delete what nothing needs any more, and join small files into large ones. Says the plan first."""
     kept = [] if keep_hours is None else [f"maintain.keep_hours={keep_hours}"]
     chosen = [*(settings or []), *kept]
-    _plan_and_run(load_config(config, chosen), "maintain", config, chosen, force)
-
-
-def _plan_and_run(pipeline: PipelineConfig, stage: StageName, config: Path, settings: list[str], force: bool) -> None:
-    typer.echo(stage_named(pipeline, stage).plan().sentence())
-    run_one_stage(stage, config, None, settings, force)
+    plan_and_run_stage("maintain", config, chosen, force)
 
 
 def _lists(stage: RecommendStage) -> Iterator[str]:
@@ -115,13 +109,8 @@ def _lists(stage: RecommendStage) -> Iterator[str]:
         yield json.dumps({"user_id": user_id, "source": source, "items": items}, ensure_ascii=False)
 
 
-def _dataset(config: PipelineConfig) -> Dataset:
-    store = config.open_store()
-    return Dataset(store, config.describe, config.embed, config.train.filters, config.work_folder)
-
-
 def _model_rows(config: PipelineConfig) -> Iterator[tuple[str, ...]]:
-    store, keys = config.open_store(), _dataset(config).keys
+    store, keys = config.open_store(), config.open_dataset().keys
     used = {model.key for model in model_refs(config.train, keys, config.work_folder)}
     serving = serving_model(store, keys, config.work_folder)
     tested, judged = _tested(store), _judged(store)

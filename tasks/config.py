@@ -20,6 +20,7 @@ from storage.tables import Store, StoreError, is_url
 from tasks.describe import DescribeConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig
+from tasks.features import Dataset
 from tasks.ingest.config import IngestConfig
 from tasks.maintain import MaintainConfig
 from tasks.promote import PromoteConfig
@@ -85,6 +86,9 @@ class PipelineConfig(BaseModel):
 
     def open_store(self) -> Store:
         return Store(self.store.url, self.store.storage_options)
+
+    def open_dataset(self) -> Dataset:
+        return Dataset(self.open_store(), self.describe, self.embed, self.train.filters, self.work_folder)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> PipelineConfig:

@@ -1,5 +1,7 @@
 """The stages of the pipeline in their order, built from its config."""
 
+from typing import Literal, get_args
+
 from tasks.config import PipelineConfig
 from tasks.describe import DescribeStage
 from tasks.embed import EmbedStage
@@ -12,7 +14,8 @@ from tasks.report import ReportStage
 from tasks.stage import Stage
 from tasks.train import TrainStage
 
-STAGE_NAMES = ("ingest", "describe", "embed", "train", "evaluate", "promote", "recommend", "report", "maintain")
+StageName = Literal["ingest", "describe", "embed", "train", "evaluate", "promote", "recommend", "report", "maintain"]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 
 
 def build_stages(config: PipelineConfig) -> tuple[Stage, ...]:
@@ -35,4 +38,4 @@ def build_stages(config: PipelineConfig) -> tuple[Stage, ...]:
 
 def stage_named(config: PipelineConfig, name: str) -> Stage:
     """Return the stage called `name`, one of STAGE_NAMES."""
-    return build_stages(config)[STAGE_NAMES.index(name)]
+    return next(stage for stage in build_stages(config) if stage.name == name)

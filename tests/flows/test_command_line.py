@@ -96,7 +96,7 @@ def test_paths_that_cant_be_written_are_told_in_a_line(
     shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(serving_commands, "_plan_and_run", lambda *_: pytest.fail("checked before the work"))
+    monkeypatch.setattr(serving_commands, "plan_and_run_stage", lambda *_: pytest.fail("checked before the work"))
     words = ["dmesr", "recommend", "--config", str(shop.config_file), "--out"]
     for path, code, expected in (
         (tmp_path / "file" / "lists.jsonl", 1, f"error: {tmp_path / 'file'}: File exists. Mend that path"),

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from flows import command_line, prompt_commands
+from flows import command_line, flow_runs, prompt_commands
 from storage.schemas import GENERATIONS, ITEMS
 from tasks.prompt_files import PROMPT_FOLDER
 
@@ -16,7 +16,7 @@ from tasks.prompt_files import PROMPT_FOLDER
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """Catch what would run a flow, or a stage's process."""
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(command_line, "run_one_stage", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(flow_runs, "run_one_stage", lambda *arguments: calls.append(arguments))
     monkeypatch.setattr(prompt_commands, "run_isolated", lambda *arguments: calls.append(arguments))
     return calls
 
