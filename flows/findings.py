@@ -5,11 +5,10 @@ Knows nothing of Prefect. Pictures stand in the text as data URIs, small: an art
 
 import base64
 import io
-import json
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -24,13 +23,15 @@ from tasks.evaluation.slices import ALL
 from tasks.report.thumbnails import Thumbnails
 from tasks.semantics import current_generations
 from tasks.stage import Summary
+from tasks.trained_models import models_on_disk
 
 _ROWS = 20
 _GALLERY = 12
+_CURVES = 8
 _SIDE = 96  # pixels
 _LINE = 44  # characters
 
-_Epoch = dict[str, Any]  # a line of progress.jsonl; without an event held out there is no validation
+_Epoch = dict[str, Any]  # as in ModelRef.epochs; without an event held out there is no validation
 
 
 def findings(config: PipelineConfig, summary: Summary) -> tuple[str, str, str] | None:
@@ -102,9 +103,9 @@ def captions(config: PipelineConfig, _summary: Summary) -> str:
 
 def training_curves(config: PipelineConfig, _summary: Summary) -> str:
     """Return loss and validation NDCG@10 by epoch of the models trained last, as a picture."""
-    folders = sorted((config.work_folder / "models").glob("*/progress.jsonl"), key=lambda path: path.stat().st_mtime)
-    curves = {_model_name(path): _epochs(path) for path in folders[-8:]}
-    curves = {name: epochs for name, epochs in curves.items() if epochs}
+    begun = (model for model in models_on_disk(config.work_folder) if model.epochs)
+    newest = list(itertools.islice(begun, _CURVES))
+    curves = {f"{model.name} ({model.short_key})": model.epochs for model in reversed(newest)}
     if not curves:
         return "No model has finished an epoch yet."
     last = [
@@ -162,20 +163,6 @@ def _means(rows: pl.DataFrame) -> pl.DataFrame:
 def _best_validation(epochs: list[_Epoch]) -> str:
     values = [value for epoch in epochs if (value := epoch["validation_ndcg_at_10"]) is not None]
     return f"{max(values):.4f}" if values else "none held out"
-
-
-def _epochs(path: Path) -> list[_Epoch]:
-    """Whole lines only: a running training may be writing the last one."""
-    lines = path.read_text().splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [row for row in rows if row.get("epoch_ended")]
-
-
-def _model_name(path: Path) -> str:
-    about = path.with_name("about.json")
-    named = json.loads(about.read_text()) if about.exists() else {}
-    name = f"{named['variant']}, seed {named['seed']}" if {"variant", "seed"} <= named.keys() else "model"
-    return f"{name} ({path.parent.name[:6]})"
 
 
 def _drawn(curves: dict[str, list[_Epoch]]) -> str:

@@ -105,6 +105,14 @@ class ModelRef:
         """Return NDCG@10 on the validation events; None where it isn't trained or there were none."""
         return self.summary["validation_ndcg_at_10"] if self.is_trained else None
 
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """Return the records of the epochs that its training has ended; see dmesr_model.progress.ProgressRecord."""
+        path = self.folder / "progress.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        records = [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be being written
+        return [record for record in records if record["epoch_ended"]]
+
     @cached_property
     def training(self) -> Training:
         """Return what its training started from. Raises FileNotFoundError where none has started."""
@@ -146,10 +154,3 @@ def finished_models(work_folder: Path) -> list[ModelRef]:
 def _model_in(folder: Path) -> ModelRef:
     about = json.loads((folder / _ABOUT).read_text())
     return ModelRef(about["variant"], about["seed"], folder.name, folder, about["settings"], about["configuration"])
-
-
-def progress_records(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a model's `progress.jsonl` so far; see dmesr_model.progress.ProgressRecord."""
-    path = folder / "progress.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -12,7 +12,6 @@ from tasks.evaluation.slices import ALL
 from tasks.evaluation.tables import RECALL, SHOWN
 from tasks.report.figures import Bar, Line, bar_chart, line_chart
 from tasks.report.sources import Sources
-from tasks.trained_models import progress_records
 
 PLAIN_SLICES = {
     "all": "All test users",
@@ -175,10 +174,7 @@ def training_curves(sources: Sources) -> dict[str, Any] | None:
     if not sources.models:
         return None
     variants = list(dict.fromkeys(model.variant for model in sources.models))
-    records = [
-        (model, [record for record in progress_records(model.folder) if record["epoch_ended"]])
-        for model in sources.models
-    ]
+    records = [(model, model.epochs) for model in sources.models]
 
     def lines(field: str) -> list[Line]:
         return [

@@ -1,6 +1,7 @@
 """What the UI shows of the small shop's night."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ from flows.artifacts import publish_findings
 from flows.findings import captions, findings, metrics, rejects, training_curves
 from storage.schemas import REJECTS, RUNS
 from storage.tables import Store
+from tasks.features import DatasetKeys
 from tasks.ingest.stage import DeliveryRefusedError, IngestConfig, IngestStage
 from tasks.stage import Summary
+from tasks.trained_models import ModelRef
 
 
 @pytest.fixture
@@ -60,6 +63,14 @@ def test_captions_stand_beside_their_pictures(night, summary_of) -> None:
     assert any("data:image/webp;base64," in row and "**image**: " in row for row in rows)
 
 
+def begun_model(work_folder: Path, seed: int, day: int) -> Path:
+    """The folder of a model whose training began on a day of January."""
+    key = f"key{seed}"
+    model = ModelRef("dmesr", seed, key, work_folder / "models" / key, {"model": {}, "train": {}}, "c")
+    model.record_start(DatasetKeys("f", "s", "h", 1, 1, 1, "c", "e", ()), datetime(2026, 1, day, tzinfo=UTC))
+    return model.folder
+
+
 def test_curves_are_a_picture_with_the_best_validation_of_each_model(night, summary_of) -> None:
     text = training_curves(night.shop.config, summary_of("train"))
     assert text.startswith("![training curves](data:image/png;base64,")
@@ -67,18 +78,19 @@ def test_curves_are_a_picture_with_the_best_validation_of_each_model(night, summ
 
 
 def test_curves_of_models_trained_with_nothing_held_out(tmp_path: Path) -> None:
-    for name, validation in (("old", 0.25), ("new", None)):
-        model = tmp_path / "models" / name
-        model.mkdir(parents=True)
+    for day, (seed, validation) in enumerate(((5, 0.25), (3, None)), start=1):
         line = {"epoch": 0, "loss": 1.5, "validation_ndcg_at_10": validation, "epoch_ended": True}
-        (model / "progress.jsonl").write_text(json.dumps(line) + "\n")
+        (begun_model(tmp_path, seed, day) / "progress.jsonl").write_text(json.dumps(line) + '\n{"epoch": 1, "lo')
+    begun_model(tmp_path, 9, 3)  # which has ended no epoch
     text = training_curves(SimpleNamespace(work_folder=tmp_path), None)
-    assert "| 1.5000 | 0.2500 |" in text and "| 1.5000 | none held out |" in text
+    assert text.splitlines()[-2:] == [
+        "| dmesr, seed 5 (key5) | 1 | 1.5000 | 0.2500 |",
+        "| dmesr, seed 3 (key3) | 1 | 1.5000 | none held out |",
+    ]
 
 
 def test_what_cant_be_shown_ends_no_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "models" / "a").mkdir(parents=True)
-    (tmp_path / "models" / "a" / "progress.jsonl").write_text("{broken\n")
+    (begun_model(tmp_path, 0, 1) / "progress.jsonl").write_text("{broken\n")
     publish_findings(SimpleNamespace(work_folder=tmp_path), Summary("train", "run", "models", {}, 1.0))
     assert "what train found cannot be shown" in caplog.text
 
