@@ -1,16 +1,14 @@
 """A comparison of two prompts as one HTML page, complete in itself: item, picture, old and new answer."""
 
-import base64
 import difflib
-import io
 import re
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from storage.picture_checks import PictureError
-from storage.pictures import PictureStore, load_picture
+from storage.pictures import PictureStore
 from tasks.prompt_comparison import Answer, Compared, Comparison
+from tasks.report.thumbnails import Thumbnails
 
 _THUMBNAIL_PX = 192
 _WORD_OR_SPACE = re.compile(r"\s+|\S+")
@@ -46,14 +44,16 @@ ins { background: #d9f2df; text-decoration: none; } del { background: #fbdcdc; t
 
 def comparison_page(comparison: Comparison, pictures: PictureStore) -> str:
     """Return the page. Every text in it is escaped; words that only one answer has are marked."""
-    rows = comparison.rows
+    rows, thumbnails = comparison.rows, Thumbnails(pictures, _THUMBNAIL_PX)
     return (
         Environment(autoescape=True)
         .from_string(_PAGE)
         .render(
             old=comparison.old,
             new=comparison.new,
-            rows=[(row, _thumbnail(pictures, row), _marked(row.old, row.new)) for row in rows],
+            rows=[
+                (row, thumbnails.of(row.image_reference, row.image_digest), _marked(row.old, row.new)) for row in rows
+            ],
             changed=sum(row.old != row.new for row in rows),
             usable=[sum(answer.status == "ok" for answer in side) for side in zip(*_sides(rows), strict=True)],
         )
@@ -73,16 +73,3 @@ def _marked(old: Answer, new: Answer) -> tuple[Markup, Markup]:
             text = Markup.escape("".join(words))
             side.append(text if kind == "equal" or not words else Markup("<{0}>{1}</{0}>").format(Markup(tag), text))
     return Markup("").join(sides[0]), Markup("").join(sides[1])
-
-
-def _thumbnail(pictures: PictureStore, row: Compared) -> str | None:
-    """Return a picture as a data URL; None where there is none to show."""
-    if row.image_reference is None or row.image_digest is None:
-        return None
-    try:
-        picture = load_picture(pictures, row.image_reference, row.image_digest, max_side=_THUMBNAIL_PX)
-    except PictureError:
-        return None
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Pictures as they stand in the report: small, and inside the page."""
+"""Pictures as they stand in the report and in comparisons of prompts: small, and inside the page."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ class Thumbnails:
         try:
             picture = load_picture(self._pictures, reference, digest, max_side=self._side)
         except PictureError as error:
-            logger.info("the report leaves a picture out: %s", error)
+            logger.info("a picture is left out: %s", error)
             return None
         content = io.BytesIO()
         picture.save(content, "WEBP", quality=_QUALITY)

@@ -67,7 +67,7 @@ def test_the_page_loads_nothing_and_shows_the_picture(pictures: PictureStore) ->
     same = Answer("ok", "a red mug")
     found = page(pictures, row("a", same, same, saved), row("b", same, same, ("pictures/gone", "0")))
     (shown,) = Elements(found).named("img")
-    assert (shown["src"] or "").startswith("data:image/jpeg;base64,")
+    assert (shown["src"] or "").startswith("data:image/webp;base64,")
     assert found.count("picture can't be read") == 1
     assert "http" not in found.replace("http-equiv", "")
 

@@ -36,7 +36,7 @@ def test_a_prompt_that_asks_the_same_reuses_the_stored_answers(night, asked, tmp
     page = Path(output.rpartition("differ: ")[2].replace("\n", ""))
     assert page.is_relative_to(night.shop.folder)
     text = page.read_text()
-    assert text.count("data:image/jpeg") == 5 and "Usable: 5 before, 5 after" in text
+    assert text.count("data:image/webp") == 5 and "Usable: 5 before, 5 after" in text
 
 
 def test_what_a_new_prompt_lacks_is_asked_for_on_the_same_items_alone(night, asked, tmp_path: Path) -> None:
