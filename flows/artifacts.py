@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.findings import findings
 from tasks.config import PipelineConfig
 from tasks.stage import Plan, Summary
+from tasks.text_tables import TextTable
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ def publish_plan(plan: Plan) -> None:
         ("failed before", plan.failed_before),
         ("up to date", plan.up_to_date),
     ]
-    table = _table(plan.unit, "", [(name, f"{count:,}") for name, count in rows])
+    table = TextTable("", (plan.unit, ""), [(name, f"{count:,}") for name, count in rows]).markdown()
     notes = "\n".join(f"- {note}" for note in plan.notes)
     create_markdown_artifact(f"{table}\n\n{notes}", key=f"{plan.stage}-plan", description=plan.sentence())
 
@@ -48,23 +49,16 @@ def publish_findings(config: PipelineConfig, summary: Summary) -> None:
 
 def summary_markdown(summary: Summary) -> str:
     """Return counts, details and the tables written as Markdown tables."""
-    parts = [
-        f"# {summary.stage}",
-        f"{summary.counts.get('done', 0):,} {summary.unit} in {summary.seconds:,.1f} s ({summary.rate:,.1f} a second)",
-        _table("count", "", [(name.replace("_", " "), f"{count:,}") for name, count in summary.counts.items()]),
-    ]
-    if summary.details:
-        parts.append(_table("detail", "", [(name, _cell(value)) for name, value in summary.details.items()]))
-    if summary.writes:
-        parts.append(_table("table", "version", [(name, str(ref.version)) for name, ref in summary.writes.items()]))
-    return "\n\n".join([*parts, f"run `{summary.run_id}`"])
-
-
-def _table(left: str, right: str, rows: list[tuple[str, str]]) -> str:
-    lines = [f"| {left} | {right} |", "| --- | ---: |", *(f"| {name} | {value} |" for name, value in rows)]
-    return "\n".join(lines)
-
-
-def _cell(value: str | float | int) -> str:
-    text = f"{value:,.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    counts = [(name.replace("_", " "), f"{count:,}") for name, count in summary.counts.items()]
+    details = [(name, f"{v:,.4g}" if isinstance(v, float) else str(v)) for name, v in summary.details.items()]
+    written = [(name, str(reference.version)) for name, reference in summary.writes.items()]
+    tables = (("count", ""), counts), (("detail", ""), details), (("table", "version"), written)
+    return "\n\n".join(
+        [
+            f"# {summary.stage}",
+            f"{summary.counts.get('done', 0):,} {summary.unit} in {summary.seconds:,.1f} s "
+            f"({summary.rate:,.1f} a second)",
+            *(TextTable("", header, rows).markdown() for header, rows in tables if rows),
+            f"run `{summary.run_id}`",
+        ]
+    )

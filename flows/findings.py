@@ -8,7 +8,7 @@ import io
 import itertools
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import polars as pl
@@ -23,6 +23,7 @@ from tasks.evaluation.slices import ALL
 from tasks.report.thumbnails import Thumbnails
 from tasks.semantics import current_generations
 from tasks.stage import Summary
+from tasks.text_tables import Markdown, TextTable, markdown_text
 from tasks.trained_models import models_on_disk
 
 _ROWS = 20
@@ -56,15 +57,16 @@ def rejects(config: PipelineConfig, summary: Summary) -> str:
         return "Nothing was ever refused."
     new = table.filter(pl.col(RUN_ID) == summary.run_id).select(REJECT_COLUMNS).collect()
     rows = new.head(_ROWS) if new.height else last_rejects(table, _ROWS)
-    shown = [(*cells, _broken(detail or "")) for *cells, detail in rows.iter_rows()]
+    shown = [(*_words(cells), _broken(detail or "")) for *cells, detail in rows.iter_rows()]
+    counted = [_words(row) for row in reasons.iter_rows()]
     return "\n\n".join(
         [
             "# Refused in this run",
             f"{new.height:,} rows" + (f", the first {_ROWS} shown" if new.height > _ROWS else ""),
             *(() if new.height else ("Nothing new in this run. Refused last:",)),
-            _markdown_table(REJECT_COLUMNS, shown),
+            TextTable("", REJECT_COLUMNS, shown, words=len(REJECT_COLUMNS)).markdown(),
             "# Refused so far",
-            _markdown_table(reasons.columns, reasons.iter_rows()),
+            TextTable("", reasons.columns, counted, words=3).markdown(),
         ]
     )
 
@@ -94,11 +96,11 @@ def captions(config: PipelineConfig, _summary: Summary) -> str:
         mine = rows.filter(pl.col(ITEM_ID) == item)
         row = mine.row(0, named=True)
         uri = thumbnails.of(row["image_reference"], row["image_digest"])
-        answers_of = "<br>".join(
-            f"**{view}**: {_broken(text)}" for view, text in mine.select("view", "text").iter_rows()
-        )
-        cells.append((f"![{item}]({uri})" if uri else "no picture", f"{item}<br>{row['title'] or ''}", answers_of))
-    return _markdown_table(("picture", "item", "what the model says"), cells)
+        name, title = markdown_text(item), markdown_text(row["title"] or "")
+        said = (f"**{view}**: {_broken(text)}" for view, text in mine.select("view", "text").iter_rows())
+        picture = f"![{name}]({uri})" if uri else "no picture"
+        cells.append([Markdown(cell) for cell in (picture, f"{name}<br>{title}", "<br>".join(said))])
+    return TextTable("", ("picture", "item", "what the model says"), cells, words=3).markdown()
 
 
 def training_curves(config: PipelineConfig, _summary: Summary) -> str:
@@ -109,10 +111,11 @@ def training_curves(config: PipelineConfig, _summary: Summary) -> str:
     if not curves:
         return "No model has finished an epoch yet."
     last = [
-        (name, len(epochs), f"{epochs[-1]['loss']:.4f}", _best_validation(epochs)) for name, epochs in curves.items()
+        (name, str(len(epochs)), f"{epochs[-1]['loss']:.4f}", _best_validation(epochs))
+        for name, epochs in curves.items()
     ]
-    table = _markdown_table(("model", "epochs", "last loss", "best validation NDCG@10"), last)
-    return f"![training curves](data:image/png;base64,{_drawn(curves)})\n\n{table}"
+    table = TextTable("", ("model", "epochs", "last loss", "best validation NDCG@10"), last)
+    return f"![training curves](data:image/png;base64,{_drawn(curves)})\n\n{table.markdown()}"
 
 
 def metrics(config: PipelineConfig, _summary: Summary) -> str:
@@ -134,9 +137,9 @@ def metrics(config: PipelineConfig, _summary: Summary) -> str:
         for variant, metric, value, was in sorted(both.iter_rows(), key=_by_metric)
         if metric.partition("@")[0] in ("hr", "ndcg", "mrr")
     ]
-    head = ("model", "metric", "before", "now", "change")
-    note = "Another test set where events came in: a change is not yet a verdict on the model."
-    return f"{text}\n\n**Against the evaluation before**\n\n{_markdown_table(head, changes)}\n\n{note}"
+    header = ("model", "metric", "before", "now", "change")
+    against = TextTable("Against the evaluation before", header, changes, words=2).markdown()
+    return f"{text}\n\n{against}\n\nAnother test set where events came in: a change is not yet a verdict on the model."
 
 
 def _by_metric(row: tuple[str, str, float, float]) -> tuple[str, str, int]:
@@ -186,15 +189,10 @@ def _drawn(curves: dict[str, list[_Epoch]]) -> str:
     return base64.b64encode(content.getvalue()).decode()
 
 
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+def _words(row: Iterable[object]) -> list[str]:
+    return ["" if cell is None else str(cell) for cell in row]
 
 
-def _broken(text: str) -> str:
+def _broken(text: str) -> Markdown:
     """The UI's tables don't wrap: break lines where they would."""
-    return "<br>".join(textwrap.wrap(text, _LINE))
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+    return Markdown("<br>".join(markdown_text(line) for line in textwrap.wrap(text, _LINE)))

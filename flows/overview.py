@@ -18,6 +18,7 @@ from tasks.prompt_files import load_prompts
 from tasks.report import report_path
 from tasks.semantics import current_generations, current_segments
 from tasks.stage import StageError
+from tasks.text_tables import TextTable
 
 if TYPE_CHECKING:
     from tasks.evaluation.results import Results
@@ -32,8 +33,8 @@ def status(config: PipelineConfig) -> str:
     models = config.work_folder / "models"
     parts = [
         f"{config.name}: store {store.url}, work folder {config.work_folder}",
-        _columns(("table", "rows", "version"), _table_rows(store)),
-        _columns(("run", "status", "started (UTC)", "seconds", "counts"), _last_runs(store)),
+        _table(("table", "rows", "version"), _table_rows(store), words=1),
+        _table(("run", "status", "started (UTC)", "seconds", "counts"), _last_runs(store), words=5),
         f"models: {len(list(models.glob('*/summary.json')))} trained, in {models}",
         f"disk: {disk_use(config.work_folder):,.1f} MB under {config.work_folder}",
     ]
@@ -64,7 +65,7 @@ def rejects(config: PipelineConfig, rows: int) -> str:
     """Return the last `rows` refused rows, the newest at the end, with what is wrong and its remedy."""
     found = last_rejects(config.open_store().table(REJECTS).scan(), rows)
     cells = [["" if cell is None else str(cell) for cell in row] for row in found.iter_rows()]
-    return _columns(REJECT_COLUMNS, cells) or "nothing was ever refused"
+    return _table(REJECT_COLUMNS, cells, words=len(REJECT_COLUMNS)) or "nothing was ever refused"
 
 
 def last_rejects(table: pl.LazyFrame, rows: int) -> pl.DataFrame:
@@ -158,11 +159,6 @@ def disk_use(folder: Path) -> float:
     return size / 1e6
 
 
-def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, *rows]
-    if len(lines) == 1:
-        return ""
-    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> str:
+    table = TextTable("", header, list(rows), words)
+    return table.plain() if table.rows else ""

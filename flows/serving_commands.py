@@ -17,6 +17,7 @@ from tasks.config import PipelineConfig, load_config
 from tasks.pipeline import stage_named
 from tasks.recommend import RecommendStage
 from tasks.serving import decisions, model_named, promote_by_hand, serving_model
+from tasks.text_tables import TextTable
 from tasks.train import model_refs
 from tasks.trained_models import ModelRef, models_on_disk
 from tasks.work_lock import only_run
@@ -24,8 +25,6 @@ from tasks.work_lock import only_run
 
 def models(config: ConfigOption, settings: SetOption = None) -> None:
     """List the trained models, newest first: on what each was trained, how good it is, which one serves."""
-    from tasks.evaluation.tables import TextTable
-
     pipeline = load_config(config, settings or [])
     header = ("model", "variant", "seed", "training began (UTC)", "events", "validation", "test", "")
     rows = list(_model_rows(pipeline))

@@ -13,8 +13,8 @@ from tasks.evaluation.kept import KeptEvaluation, experiments_folder, find_evalu
 from tasks.evaluation.measures import FULL
 from tasks.evaluation.results import TESTED_METRIC, Contender, Results, present_contenders
 from tasks.evaluation.slices import ALL
-from tasks.evaluation.tables import TextTable
 from tasks.stage import StageError
+from tasks.text_tables import TextTable
 
 _FEWEST_CHARACTERS = 6  # of a key, so that no variant's name is taken for one
 _KEY_SHOWN = 12

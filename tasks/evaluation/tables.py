@@ -1,42 +1,14 @@
 """Results as tables for a terminal and as Markdown."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from tasks.evaluation.measures import FULL, SAMPLED
 from tasks.evaluation.results import TESTED_METRIC, Results, Verdict
 from tasks.evaluation.slices import ALL
+from tasks.text_tables import TextTable
 
 PROTOCOL_NAMES = {FULL: "all items ranked", SAMPLED: "target among sampled negatives"}
 SHOWN = ("hr", "ndcg", "mrr")
 """Kinds of metrics that a table of models shows."""
 RECALL = "index_recall"
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """Rows of text under a header; the first column is words, the others are numbers."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def plain(self) -> str:
-        lines = [self.header, *self.rows]
-        widths = [max(len(line[place]) for line in lines) for place in range(len(self.header))]
-        texts = [
-            "  ".join(
-                cell.rjust(width) if place else cell.ljust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        return "\n".join([self.title, texts[0], "-" * (sum(widths) + 2 * len(widths) - 2), *texts[1:]])
-
-    def markdown(self) -> str:
-        lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.rows]
-        table = "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
-        return f"**{self.title}**\n\n{table}"
 
 
 def metrics_text(results: Results) -> str:
@@ -131,7 +103,3 @@ def _difference(verdict: Verdict | None) -> list[str]:
         f"[{found.low:+.4f}, {found.high:+.4f}]",
         f"{verdict.p_value:.2g}{verdict.mark}",
     ]
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("*", "\\*")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tasks.evaluation.results import Cell
 from tasks.experiments.tables import ExperimentTable, Group, Number
+from tasks.text_tables import Markdown, TextTable, markdown_text
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -16,7 +17,6 @@ _LATEX = {
     "–": "--",
     "±": r"$\pm$",
 } | {character: f"\\{character}" for character in "&%$#_{}"}
-_MARKDOWN = "\\`*_{}[]<>|#~"
 _ARROWS = {1: "▲", -1: "▼", 0: ""}
 _LATEX_ARROWS = {1: r"$^{\uparrow}$", -1: r"$^{\downarrow}$", 0: ""}
 
@@ -26,27 +26,21 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 
-def markdown_text(text: str) -> str:
-    """Return words as Markdown shows them in a table's cell."""
-    return "".join(f"\\{character}" if character in _MARKDOWN else character for character in " ".join(text.split()))
-
-
 def to_markdown(table: ExperimentTable) -> str:
     header = ["Data", "Backbone", "Model", *(metric.upper() for metric in table.metrics)]
-    lines = [header, ["---"] * 3 + ["---:"] * len(table.metrics)]
+    lines = []
     for group in table.groups:
         for place, row in enumerate(group.rows):
             names = [group.data, group.backbone] if place == 0 else ["", ""]
             numbers = [_markdown_number(number) for number in row.numbers]
-            lines.append([*(markdown_text(name) for name in (*names, row.title)), *numbers])
-    rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"**{markdown_text(table.caption)}**\n\n{rows}\n\n{markdown_text(' '.join(table.notes))}\n"
+            lines.append([*names, row.title, *numbers])
+    return f"{TextTable(table.caption, header, lines, words=3).markdown()}\n\n{markdown_text(' '.join(table.notes))}\n"
 
 
-def _markdown_number(number: Number) -> str:
+def _markdown_number(number: Number) -> Markdown:
     value = number.cell.value
     value = {1: f"**{value}**", 2: f"<u>{value}</u>"}.get(number.place, value)
-    return " ".join(part for part in (value, number.cell.spread, _ARROWS[number.direction]) if part)
+    return Markdown(" ".join(part for part in (value, number.cell.spread, _ARROWS[number.direction]) if part))
 
 
 def to_latex(table: ExperimentTable, label: str) -> str:

@@ -1,5 +1,5 @@
 from tasks.evaluation.results import Cell
-from tasks.experiments.markup import latex_text, markdown_text, to_latex, to_markdown
+from tasks.experiments.markup import latex_text, to_latex, to_markdown
 from tasks.experiments.tables import ExperimentTable, Group, Number, Row, _places
 
 HOSTILE = r"50% \& #1_{a|b}~^$*<u>"
@@ -25,7 +25,6 @@ def test_words_can_do_nothing() -> None:
     assert latex_text(HOSTILE) == (
         r"50\% \textbackslash{}\& \#1\_\{a\textbar{}b\}\textasciitilde{}\textasciicircum{}\$*\textless{}u\textgreater{}"
     )
-    assert markdown_text(HOSTILE) == r"50% \\& \#1\_\{a\|b\}\~^$\*\<u\>"
     assert latex_text("a\n\nb") == "a b"  # an empty line would end a paragraph inside a caption
 
 
@@ -35,9 +34,9 @@ def test_markdown() -> None:
         "",
         "| Data | Backbone | Model | HR@5 | NDCG@10 |",
         "| --- | --- | --- | ---: | ---: |",
-        r"| Shop\_1 | SASRec | DMESR | **0.5000** ± 0.0100 | <u>0.2500</u> |",
+        r"| Shop_1 | SASRec | DMESR | **0.5000** ± 0.0100 | <u>0.2500</u> |",
         r"|  |  | w/o \| ID | <u>0.4000</u> ± 0.0200 ▼ | **0.3000** ▲ |",
-        r"| Shop\_1 | – | popularity | 0.1000 | – |",
+        r"| Shop_1 | – | popularity | 0.1000 | – |",
         "",
         "100% measured.",
     ]
