@@ -8,7 +8,7 @@ docs/decisions/store-reader.md.)
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # A merge holds what it touches of the table; above this it goes to temporary files (docs/decisions/ingest-scale.md).
 _MERGE_BYTES = 256 * 2**20
+
+_KEYS_AT_ONCE = 1000  # in a condition; tens of thousands overflow the stack of what reads it, and the process dies
 
 _WRITING_HOURS = 24  # no writer is longer at one commit
 
@@ -197,6 +199,15 @@ class Table:
             lambda: deleted.append(table.delete(predicate, commit_properties=_note(note)).get("num_deleted_rows") or 0)
         )
         return deleted[0]
+
+    def delete_keys(self, column: str, keys: Sequence[str], only: str = "TRUE", note: str = "") -> int:
+        """Delete the rows with one of `keys` in `column` of which the SQL condition `only` holds; return how many.
+
+        All rows of a key go in the same atomic commit, a thousand keys in each.
+        """
+        quoted = ["'" + key.replace("'", "''") + "'" for key in keys]
+        parts = [", ".join(quoted[start : start + _KEYS_AT_ONCE]) for start in range(0, len(quoted), _KEYS_AT_ONCE)]
+        return sum(self.delete(f"{only} AND {column} IN ({part})", note) for part in parts)
 
     def conform(self, rows: pl.DataFrame | pa.Table) -> pa.Table:
         """Return `rows` as an Arrow table of exactly this schema, checked.

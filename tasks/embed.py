@@ -50,7 +50,6 @@ SOUND_VECTORS = "sound_vectors.json"
 
 NO_SEGMENT = "none"  # kind of the row that says: this text holds no segment (it is blank)
 _CUT_ROWS = 20_000  # items whose text is in memory at a time
-_DELETED_AT_ONCE = 1000  # vectors; a longer condition overflows the stack of what reads it
 _REPORT_SECONDS = 1.0
 
 
@@ -203,9 +202,7 @@ class EmbedStage:
         for folder in (self.work_folder, experiments_folder(self.work_folder)):
             shutil.rmtree(folder / "features", ignore_errors=True)
         of_encoder = f"{ENCODER_DIGEST} = '{self.config.encoder_digest}'"
-        for part in unsound.to_frame().iter_slices(_DELETED_AT_ONCE):
-            texts = ", ".join(f"'{digest}'" for digest in part[TEXT_DIGEST])
-            self.store.table(EMBEDDINGS).delete(f"{of_encoder} AND {TEXT_DIGEST} IN ({texts})", note="not finite")
+        self.store.table(EMBEDDINGS).delete_keys(TEXT_DIGEST, unsound.to_list(), only=of_encoder, note="not finite")
 
     def _cut(self, work: pl.DataFrame, run_id: str) -> int:
         """Write the segments of each own text in `work`; a text's segments are in one commit."""

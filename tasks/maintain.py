@@ -1,6 +1,6 @@
 """Maintain: what nothing needs any more is deleted, many small files become few. At the end of a night, or by itself.
 
-Every chore can be killed and done again: folders go in one rename, rows and files in one commit.
+Every chore can be killed and done again: folders go in one rename, all rows of a key in one commit.
 """
 
 import logging
@@ -195,9 +195,8 @@ class MaintainStage:
         """The chore of deleting all rows that stand under the first key column's values in `rows`."""
         column = schema.key[0]
         counts = rows.group_by(column).len().collect()
-        digests = ", ".join(f"'{digest}'" for digest in sorted(counts[column]))
-        table = self.store.table(schema)
-        return Chore(what, int(counts["len"].sum()), lambda: table.delete(f"{column} IN ({digests})", note="maintain"))
+        keys, table = sorted(counts[column]), self.store.table(schema)
+        return Chore(what, int(counts["len"].sum()), lambda: table.delete_keys(column, keys, note="maintain"))
 
     def _small_files(self) -> Iterator[Chore]:
         for schema in TABLES:

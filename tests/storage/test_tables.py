@@ -298,6 +298,24 @@ def test_deleted_rows_are_counted_and_gone(tmp_path):
     assert table.read("run_id")["run_id"].to_list() == ["b"]
 
 
+def test_rows_of_keys_are_deleted_where_the_condition_holds(tmp_path):
+    table = Store(tmp_path).table(RUNS)
+    assert table.delete_keys("run_id", ["a"]) == 0
+    table.append(runs_of("a", "b", "it's"))
+    assert table.delete_keys("run_id", ["c"]) == table.delete_keys("run_id", []) == 0
+    assert table.delete_keys("run_id", ["a", "it's", "b"], only="run_id <> 'b'") == 2
+    assert table.read("run_id")["run_id"].to_list() == ["b"]
+
+
+def test_the_rows_of_30000_keys_are_deleted(tmp_path):
+    table = Store(tmp_path).table(RUNS)
+    keys = [f"{number:032x}" for number in range(30_000)]
+    rows = pl.DataFrame({"run_id": [*keys, "kept"]}, schema_overrides=table.empty().schema)
+    table.append(pl.concat([table.empty(), rows], how="diagonal"))
+    assert table.delete_keys("run_id", keys) == 30_000
+    assert table.read("run_id")["run_id"].to_list() == ["kept"]
+
+
 def test_small_files_are_few_after_compaction(tmp_path):
     table = Store(tmp_path).table(RUNS)
     assert table.small_files(10**6) == 0

@@ -107,7 +107,7 @@ def test_a_vector_that_is_not_finite_is_never_stored(store: Store, tmp_path: Pat
 def test_a_stored_vector_that_is_not_finite_is_made_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.embed._DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("storage.tables._KEYS_AT_ONCE", 2)
     put(store, "a", "Mug", "Blue. Round. Heavy.")
     embed(store, tmp_path)
     table, bad = store.table(EMBEDDINGS), {"Mug": [np.nan, 1.0], "Blue.": [1.0, -np.inf], "Heavy.": None}
