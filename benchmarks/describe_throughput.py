@@ -31,7 +31,7 @@ from storage.pictures import PictureStore
 from storage.schemas import ITEMS
 from storage.tables import Store
 from tasks.describe import DescribeConfig, DescribeStage, asked_views
-from tasks.describe_rows import RequestMaker, rows_with_items
+from tasks.describe_rows import RequestMaker, rows_of, with_items
 from tasks.engines.offline import OfflineConfig, OfflineEngine, _messages
 from tasks.engines.protocol import Request
 from tasks.item_text import limiter_for
@@ -121,7 +121,7 @@ def _requests(store: Store, config: DescribeConfig) -> list[Request]:
     views = {str(view.prompt.view): view for view in asked_views(config)}
     maker = RequestMaker(views, limiter_for(config.model, None), PictureStore(store), config.max_pixels)
     work = DescribeStage(config, store, Path(store.url).parent).plan().work
-    made = [maker(row) for row in rows_with_items(store, work)]
+    made = [maker(row) for row in rows_of(with_items(store, work))]
     return [request for request in made if isinstance(request, Request)]
 
 

@@ -1,24 +1,28 @@
-"""What planning describe and embed costs on a large catalog with nothing to do.
+"""What planning describe and embed costs on a large catalog with nothing to do, and reading all their texts.
 
     python benchmarks/plan_scale.py --items 1000000 --folder FOLDER
 
 The first call makes the store (items without pictures, described, cut into one segment each, embedded) and plans.
+Then the texts are read as the stages read what they have to do, here all of it.
 """
 
 import argparse
 import json
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 
 import sample_shop.tiny_vlm
 from storage.digests import digest_of_text
-from storage.schemas import EMBEDDINGS, GENERATIONS, ITEMS, SEGMENTS, TableSchema
+from storage.schemas import EMBEDDINGS, GENERATIONS, ITEMS, SEGMENTS, TEXT_DIGEST, TableSchema
 from storage.tables import Store
 from tasks.describe import DescribeConfig, DescribeStage, asked_views
-from tasks.embed import EmbedConfig, EmbedStage
+from tasks.describe_rows import with_items
+from tasks.embed import EmbedConfig, EmbedStage, with_texts
 from tasks.generation_keys import wanted_generations
 from tasks.segment_keys import wanted_segments
 
@@ -37,11 +41,25 @@ def main() -> None:
         _fill(store, arguments.items)
     work = arguments.folder / "work"
     for stage in (DescribeStage(DESCRIBE, store, work), EmbedStage(EMBED, DESCRIBE, store, work)):
-        start, cpu = time.monotonic(), time.process_time()
-        print(stage.plan().sentence())
-        costs = {"seconds": round(time.monotonic() - start, 2), "cpu_seconds": round(time.process_time() - cpu, 2)}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(json.dumps({"stage": stage.name, **costs, "peak_mib": peak}))
+        with _measured(f"plan of {stage.name}"):
+            print(stage.plan().sentence())
+    asked = wanted_generations(store.table(ITEMS).scan(), asked_views(DESCRIBE)).with_columns(suspect=False, attempts=0)
+    texts = pl.concat(
+        store.table(table).read(TEXT_DIGEST).with_columns(source=pl.lit(source))
+        for table, source in ((GENERATIONS, "text"), (SEGMENTS, "segment"))
+    )
+    for name, frames in (("describe", with_items(store, asked)), ("embed", with_texts(store, texts, EMBED.chunk))):
+        with _measured(f"texts of {name}"):
+            print(f"{sum(frame.height for frame in frames):,} rows")
+
+
+@contextmanager
+def _measured(what: str) -> Iterator[None]:
+    start, cpu = time.monotonic(), time.process_time()
+    yield
+    costs = {"seconds": round(time.monotonic() - start, 2), "cpu_seconds": round(time.process_time() - cpu, 2)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps({"what": what, **costs, "peak_mib": peak}))
 
 
 def _fill(store: Store, items: int) -> None:

@@ -8,7 +8,7 @@ docs/decisions/store-reader.md.)
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # A merge holds what it touches of the table; above this it goes to temporary files (docs/decisions/ingest-scale.md).
 _MERGE_BYTES = 256 * 2**20
+
+_PART_BYTES = 64 * 2**20  # of files read at a time; rows in memory are some times as large
 
 _KEYS_AT_ONCE = 1000  # in a condition; tens of thousands overflow the stack of what reads it, and the process dies
 
@@ -80,6 +82,12 @@ class Store:
         """Return the present version of each table that exists, by name."""
         refs = {schema.name: self.table(schema).reference() for schema in schemas}
         return {name: ref for name, ref in refs.items() if ref is not None}
+
+
+def sliced(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the frames' rows, at most `rows` at a time."""
+    for frame in frames:
+        yield from frame.iter_slices(rows)
 
 
 def is_url(text: str) -> bool:
@@ -135,6 +143,42 @@ class Table:
         """Return `columns` (all if none is named) of every row, in memory."""
         frame = self.scan()
         return (frame.select(columns) if columns else frame).collect()
+
+    def parts(self) -> Iterator[pl.LazyFrame]:
+        """Yield the present rows a few files at a time, the newest files first: what is new is found early.
+
+        For what takes its time over rows that don't fit in memory: a query over all of them runs ahead of a slow reader
+        and holds what that one has not taken (polars issue 28569).
+        """
+        table = self._open()
+        if table is None:
+            return
+        files = pl.DataFrame(table.get_add_actions(flatten=True))
+        files = files.sort("modification_time", descending=True, maintain_order=True)
+        part = (pl.col("size_bytes").cum_sum() - pl.col("size_bytes")) // _PART_BYTES
+        for _, few in files.group_by(part, maintain_order=True):
+            yield pl.scan_parquet(
+                [f"{self.location}/{path}" for path in few["path"]],
+                schema=self.empty().schema,
+                missing_columns="insert",
+                glob=False,
+                hive_partitioning=False,
+                storage_options=self._options,
+                credential_provider=None,
+            )
+
+    def lookup(self, wanted: pl.DataFrame, on: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield the rows of `wanted` with `columns` of the row (one of them) that has the same `on`, some at a time.
+
+        The table is read once, part by part, until all are found.
+        """
+        for part in self.parts():
+            if wanted.is_empty():
+                return
+            there = part.select(on).collect().join(wanted, on=on, how="semi")
+            rows = part.select(on, *columns).filter(pl.col(on).is_in(there[on].implode())).unique(on, keep="any")
+            yield wanted.join(rows.collect(), on=on, maintain_order="left")
+            wanted = wanted.join(there, on=on, how="anti", maintain_order="left")
 
     def batches(self, frame: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
         """Yield a query's result in order, `rows` rows at a time, without holding all of it."""

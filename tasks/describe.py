@@ -17,7 +17,7 @@ from storage.schemas import GENERATION_KEY, GENERATIONS, ITEM_ID, ITEMS, TableSc
 from storage.tables import Store
 from tasks.answers import FAILED
 from tasks.cluster.config import ClusterConfig
-from tasks.describe_rows import AnswerWriter, PlanRow, RequestMaker, rows_with_items
+from tasks.describe_rows import AnswerWriter, PlanRow, RequestMaker, rows_of, with_items
 from tasks.engines.endpoint import EndpointConfig, EndpointEngine
 from tasks.engines.offline import OfflineConfig, OfflineEngine
 from tasks.engines.own_process import ProcessEngine
@@ -223,7 +223,7 @@ class DescribeStage:
         return Outcome({"done": writer.done, **writer.statuses}, dict(writer.error_kinds))
 
     def _run_here(self, plan: Plan, views: Mapping[str, AskedView], writer: AnswerWriter, watch: "_Watch") -> None:
-        rows = writer.noting(rows_with_items(self.store, plan.work))
+        rows = rows_of(writer.noted(frame) for frame in with_items(self.store, plan.work))
         preparation = prepared(self.config, views, self.store, rows)
         try:
             run_generations(self._generations(plan.to_do), preparation, watch.accept)
@@ -237,7 +237,7 @@ class DescribeStage:
         from tasks.cluster.workers import results_from_cluster
 
         make = partial(DescribeWorker, self.config, views, self.store.url, self.store.storage_options)
-        shards = (writer.noted(shard) for shard in plan.work.iter_slices(cluster.shard))
+        shards = (writer.noted(shard) for shard in with_items(self.store, plan.work, cluster.shard))
         for completions in results_from_cluster(cluster, make, shards, GENERATION_KEY):
             watch.accept(completions)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +15,13 @@ from storage.digests import digest_of_text
 from storage.picture_checks import PictureError
 from storage.pictures import PictureStore, load_picture
 from storage.schemas import GENERATION_KEY, GENERATIONS, ITEM_ID, ITEMS
-from storage.tables import Store
+from storage.tables import Store, sliced
 from tasks.answers import FAILED, answer_status
 from tasks.engines.protocol import Completion, Request
 from tasks.generation_keys import AskedView
 from tasks.item_text import TextLimiter, rendered_turns
 
-_ITEM_COLUMNS = (ITEM_ID, "title", "description", "attributes", "image_reference", "image_digest")
+_ITEM_COLUMNS = ("title", "description", "attributes", "image_reference", "image_digest")
 _READ_ROWS = 4096  # items whose text is in memory at a time
 _REPLACEMENT_EVERY = 12  # commits of new rows for each replacement of old ones
 
@@ -31,16 +31,21 @@ _TEMPLATE_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, Loo
 PlanRow = dict[str, Any]  # generation_key, item_id, view, attempts, and the item's own columns
 
 
-def rows_with_items(store: Store, work: pl.DataFrame) -> Iterator[PlanRow]:
-    """Yield the plan's rows in order, each with its item's text and picture, read a few thousand at a time.
+def with_items(store: Store, work: pl.DataFrame, rows: int = _READ_ROWS) -> Iterator[pl.DataFrame]:
+    """Yield the plan's rows, each with its item's text and picture, at most `rows` at a time.
 
-    Within a read, rows of one view come by the length of their text: requests of like size go together.
+    Rows of a view that were never tried go together, those that failed before come after them, and at last those that
+    an engine died on. In a frame they stand by the length of their text: requests of like size go together.
     """
-    for part in work.iter_slices(_READ_ROWS):
-        items = store.table(ITEMS).scan().filter(pl.col(ITEM_ID).is_in(part[ITEM_ID].unique().implode()))
-        rows = part.join(items.select(_ITEM_COLUMNS).collect(), on=ITEM_ID, how="left", maintain_order="left")
-        length = pl.col("description").str.len_chars().fill_null(0)
-        yield from rows.sort("suspect", "view", length, maintain_order=True).iter_rows(named=True)
+    length = pl.col("description").str.len_chars().fill_null(0)
+    for _, alike in work.group_by("suspect", "view", pl.col("attempts") > 0, maintain_order=True):
+        found = store.table(ITEMS).lookup(alike, ITEM_ID, _ITEM_COLUMNS)
+        yield from (frame.sort(length, maintain_order=True) for frame in sliced(found, rows))
+
+
+def rows_of(frames: Iterable[pl.DataFrame]) -> Iterator[PlanRow]:
+    for frame in frames:
+        yield from frame.iter_rows(named=True)
 
 
 @dataclass(frozen=True)
@@ -112,17 +117,11 @@ class AnswerWriter:
     def done(self) -> int:
         return self.statuses.total()
 
-    def noting(self, rows: Iterator[PlanRow]) -> Iterator[PlanRow]:
-        """Yield the rows, remembering whose they are until their completions come."""
-        for row in rows:
-            self._note(row)
-            yield row
-
-    def noted(self, shard: pl.DataFrame) -> pl.DataFrame:
-        """Return the plan rows given, all remembered as by `noting`."""
-        for row in shard.iter_rows(named=True):
-            self._note(row)
-        return shard
+    def noted(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the plan rows given, remembering whose they are until their completions come."""
+        for key, item_id, view, attempts in rows.select(GENERATION_KEY, ITEM_ID, "view", "attempts").iter_rows():
+            self._asked[key] = item_id, view, attempts
+        return rows
 
     def accept(self, completions: list[Completion]) -> None:
         """Take completions; commit if it is time. Replacing rows reads the table, so that is done more seldom."""
@@ -142,9 +141,6 @@ class AnswerWriter:
         """Commit all that is finished."""
         self._append()
         self._replace()
-
-    def _note(self, row: PlanRow) -> None:
-        self._asked[row[GENERATION_KEY]] = (row[ITEM_ID], row["view"], row["attempts"])
 
     def _append(self) -> None:
         rows, self._new = self._new, []

@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from storage.schemas import (
     VECTOR,
     TableSchema,
 )
-from storage.tables import Store
+from storage.tables import Store, sliced
 from storage.vectors import vectors_to_arrow
 from tasks.answers import OK
 from tasks.cluster.config import ClusterConfig
@@ -57,7 +57,7 @@ class EmbedConfig(EncoderConfig):
     """The encoder, how the items' own text is cut, and how the work is paced."""
 
     segments: SegmentConfig = SegmentConfig()
-    chunk: int = Field(8192, ge=1, description="texts sorted by length together; bounds host memory")
+    chunk: int = Field(8192, ge=1, description="texts sorted by length together")
     commit_seconds: float = Field(5.0, gt=0, description="vectors are committed so often: what a kill can cost")
     items: Path | None = Field(None, description="file of item ids, one a line: embed their texts only; None: all")
     cluster: ClusterConfig | None = Field(None, description="a Ray cluster to work on; None: this machine alone")
@@ -207,9 +207,7 @@ class EmbedStage:
     def _cut(self, work: pl.DataFrame, run_id: str) -> int:
         """Write the segments of each own text in `work`; a text's segments are in one commit."""
         columns = ("title", "description", "attributes")
-        for part in work.iter_slices(_CUT_ROWS):
-            items = self.store.table(ITEMS).scan().filter(pl.col(ITEM_ID).is_in(part[ITEM_ID].implode()))
-            texts = part.join(items.select(ITEM_ID, *columns).collect(), on=ITEM_ID, how="inner")
+        for texts in sliced(self.store.table(ITEMS).lookup(work, ITEM_ID, columns), _CUT_ROWS):
             rows = [
                 row
                 for key, *own in texts.select(SEGMENT_KEY, *columns).iter_rows()
@@ -242,13 +240,14 @@ class EmbedStage:
     def _encoded(self, missing: pl.DataFrame) -> Iterator[Encoded]:
         cluster = self.config.cluster
         if cluster is None:
-            yield from encoded(self.store, self.config, self._load(self.config), missing)
+            chunks = with_texts(self.store, missing, self.config.chunk)
+            yield from encoded(self.config, self._load(self.config), chunks)
             return
         from tasks.cluster.embed_worker import EmbedWorker
         from tasks.cluster.workers import results_from_cluster
 
-        make = partial(EmbedWorker, self.config, self.store.url, self.store.storage_options, self._load)
-        yield from results_from_cluster(cluster, make, missing.iter_slices(cluster.shard), TEXT_DIGEST)
+        shards = with_texts(self.store, missing, cluster.shard)
+        yield from results_from_cluster(cluster, partial(EmbedWorker, self.config, self._load), shards, TEXT_DIGEST)
 
     def _commit(self, waiting: list[pa.Table]) -> Iterator[tuple[str, int]]:
         rows = pa.concat_tables(waiting)
@@ -256,14 +255,14 @@ class EmbedStage:
         yield from Counter(rows["source"].to_pylist()).items()
 
 
-def encoded(store: Store, config: EmbedConfig, encoder: Encoder, missing: pl.DataFrame) -> Iterator[Encoded]:
-    """Yield the missing texts (text_digest, source) in batches, each with its vectors, one a row.
+def encoded(config: EmbedConfig, encoder: Encoder, chunks: Iterable[pl.DataFrame]) -> Iterator[Encoded]:
+    """Yield the texts of chunks (text_digest, source, text) in batches, each with its vectors, one a row.
 
-    Batches hold texts of like length; one chunk of texts is in memory at a time.
+    Batches hold texts of like length.
 
     Raises StageError naming the text where a vector isn't finite: once stored, it would stand for the text for good.
     """
-    for batch in _batches(store, config, missing):
+    for batch in _batches(config, chunks):
         vectors_ND = encoder.encode(batch["text"].to_list())
         if not (sound := np.isfinite(vectors_ND).all(axis=1)).all():
             bad = batch.filter(pl.Series(~sound)).row(0, named=True)
@@ -275,16 +274,17 @@ def encoded(store: Store, config: EmbedConfig, encoder: Encoder, missing: pl.Dat
         yield batch.drop("text"), vectors_ND
 
 
-def _batches(store: Store, config: EmbedConfig, missing: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield text_digest, source, text."""
-    answers = store.table(GENERATIONS).scan().filter(pl.col("status") == OK).select(TEXT_DIGEST, "text")
-    segments = store.table(SEGMENTS).scan().select(TEXT_DIGEST, "text")
-    texts = pl.concat([answers, segments])
-    for part in missing.iter_slices(config.chunk):
-        found = texts.filter(pl.col(TEXT_DIGEST).is_in(part[TEXT_DIGEST].implode())).unique(TEXT_DIGEST, keep="any")
-        chunk = part.join(found.collect(), on=TEXT_DIGEST, how="inner")
-        # vLLM makes batches itself, and would wait at the end of each of ours.
-        rows = config.batch if config.vllm is None else config.chunk
+def with_texts(store: Store, missing: pl.DataFrame, rows: int) -> Iterator[pl.DataFrame]:
+    """Yield text_digest, source, text of the missing texts, at most `rows` at a time."""
+    is_segment = pl.col("source") == "segment"
+    for schema, of_table in ((GENERATIONS, missing.filter(~is_segment)), (SEGMENTS, missing.filter(is_segment))):
+        yield from sliced(store.table(schema).lookup(of_table, TEXT_DIGEST, ("text",)), rows)
+
+
+def _batches(config: EmbedConfig, chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    # vLLM makes batches itself, and would wait at the end of each of ours.
+    rows = config.batch if config.vllm is None else config.chunk
+    for chunk in chunks:
         yield from chunk.sort(pl.col("text").str.len_bytes(), TEXT_DIGEST).iter_slices(rows)
 
 

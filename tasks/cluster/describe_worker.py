@@ -8,7 +8,6 @@ import polars as pl
 
 from storage.tables import Store
 from tasks.describe import DescribeConfig, has_pictures, prepared, start_apart
-from tasks.describe_rows import rows_with_items
 from tasks.engines.protocol import Completion
 from tasks.generation import Generation
 from tasks.generation_keys import AskedView
@@ -30,7 +29,7 @@ class DescribeWorker:
         self._generation = Generation(start, config.max_restarts)
 
     def work(self, shard: pl.DataFrame) -> Iterator[tuple[list[str], list[Completion]]]:
-        preparation = prepared(self._config, self._views, self._store, rows_with_items(self._store, shard))
+        preparation = prepared(self._config, self._views, self._store, shard.iter_rows(named=True))
         waiting: list[Completion] = []
         last_sent = time.monotonic()
         try:

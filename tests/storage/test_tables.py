@@ -71,7 +71,7 @@ def test_before_the_first_commit_there_is_nothing(store):
     assert table.reference() is None
     assert table.count() == 0
     assert table.read("run_id").height == 0
-    assert list(table.batches(table.scan(), 10)) == []
+    assert list(table.batches(table.scan(), 10)) == list(table.parts()) == []
     table.append(runs_of())
     assert not table.exists()  # no rows, no commit
     assert store.references(RUNS, ITEMS) == {}
@@ -180,6 +180,23 @@ def test_batches_keep_the_order_and_their_size(tmp_path):
     assert max(batch.height for batch in batches) <= 30
 
 
+def test_rows_are_looked_up_in_one_reading_until_all_are_found(store, monkeypatch):
+    table = store.table(REJECTS)
+    for details in (["a", "b", "a"], ["c", "d"], ["e"]):  # a file each, the newest at last
+        rows = pl.DataFrame({"detail": details, "reason": [f"of {detail}" for detail in details]})
+        table.append(pl.concat([table.empty(), rows], how="diagonal"))
+    wanted = pl.DataFrame({"detail": ["b", "c", "a", "x", "d"], "number": [1, 2, 3, 4, 5]})
+    (at_once,) = table.lookup(wanted, "detail", ["reason"])
+    assert at_once.rows() == [("b", 1, "of b"), ("c", 2, "of c"), ("a", 3, "of a"), ("d", 5, "of d")]
+    monkeypatch.setattr("storage.tables._PART_BYTES", 1)
+    parts = [part.collect() for part in table.parts()]
+    assert [part.height for part in parts] == [1, 2, 3] and parts[0].schema == table.empty().schema
+    found = [frame["detail"].to_list() for frame in table.lookup(wanted, "detail", ["reason"])]
+    assert found == [[], ["c", "d"], ["b", "a"]]
+    new = wanted.filter(pl.col("detail") == "c")
+    assert [frame.height for frame in table.lookup(new, "detail", ["reason"])] == [0, 1]  # the oldest is not read
+
+
 def test_a_store_made_again_is_another_table(tmp_path):
     tables = [Store(tmp_path / name).table(RUNS) for name in ("one", "two")]
     for table in tables:
@@ -207,13 +224,14 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, change, message, write):
     assert table.count() == 0
 
 
-@pytest.mark.parametrize("name", ["my shöp #1", "100% {new}?", 'say "商店"'])
+@pytest.mark.parametrize("name", ["my shöp #1", "100% {new}?", "day=*", 'say "商店"'])
 def test_folders_with_unusual_names_are_read_as_they_are_written(tmp_path, name):
     table = Store(tmp_path / name / "store").table(RUNS)
     table.append(runs_of("a", "b"))
     table.append(runs_of("c"))
     table.compact()
     assert sorted(table.read("run_id")["run_id"]) == ["a", "b", "c"]
+    assert [part.collect().equals(table.read()) for part in table.parts()] == [True]
     assert table.scan(version=1).filter(run_id="b").collect().height == 1
 
 
@@ -333,3 +351,4 @@ def test_a_table_of_an_earlier_release_gets_the_columns_added_since(tmp_path):
     assert wider.read("run_id", "more").rows() == [("a", None)]
     wider.append(runs_of("b").with_columns(more=pl.lit("x")))
     assert sorted(wider.read("run_id", "more").rows()) == [("a", None), ("b", "x")]
+    assert [part.select("run_id", "more").collect().rows() for part in wider.parts()] == [[("b", "x"), ("a", None)]]

@@ -24,6 +24,7 @@ from storage.pictures import PictureStore
 from storage.schemas import GENERATIONS, ITEMS
 from storage.tables import Store
 from tasks.describe import DescribeConfig, DescribeStage
+from tasks.describe_rows import with_items
 from tasks.engines.protocol import Completion, EngineDied, Request
 from tasks.stage import Plan, Progress, StageError, Summary, run_stage
 
@@ -198,6 +199,26 @@ def test_requests_that_killed_before_come_last(store, model, prompts, tmp_path) 
     describe(store, config, tmp_path)
     put(store, "b", "c")
     assert planned(store, config, tmp_path).work["item_id"].to_list()[-1] == "poison"
+
+
+def test_what_failed_before_comes_after_what_is_new_whichever_file_it_is_in(store, model, prompts, tmp_path) -> None:
+    put(store, "fresh 1", "fresh 2")
+    put(store, "refuse 1", "poison 1")
+    config = config_for(model, prompts)
+    describe(store, config, tmp_path)
+    put(store, "fresh 3", "fresh 4")
+    work = planned(store, config, tmp_path).work
+    frames = [frame["item_id"].to_list() for frame in with_items(store, work, rows=1)]
+    assert sorted(frames[:2]) == [["fresh 3"], ["fresh 4"]] and frames[2:] == [["refuse 1"], ["poison 1"]]
+
+
+def test_items_are_read_once_however_few_are_handed_on_at_a_time(store, model, prompts, tmp_path, monkeypatch) -> None:
+    put(store, *(f"item {number}" for number in range(8)))
+    work = planned(store, config_for(model, prompts), tmp_path).work
+    parts, read = store.table(ITEMS).parts, list[object]()
+    monkeypatch.setattr(store.table(ITEMS), "parts", lambda: (read.append(part) or part for part in parts()))
+    assert [frame.height for frame in with_items(store, work, rows=3)] == [3, 3, 2]
+    assert len(read) == 1
 
 
 def test_an_engine_that_keeps_dying_stops_the_stage_and_what_was_answered_stays(

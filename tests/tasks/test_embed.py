@@ -125,6 +125,23 @@ def test_a_stored_vector_that_is_not_finite_is_made_again(
     assert embed(store, tmp_path)[0].counts == {"up_to_date": 4, "done": 0}
 
 
+def test_the_texts_are_read_once_however_small_the_chunks(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reads(number: int, chunk: int) -> int:
+        put(store, f"{number}", f"Item {number}", " ".join(f"Sentence {number} {j}." for j in range(7)))
+        plans: list[pl.LazyFrame] = []
+        collect = pl.LazyFrame.collect
+        with monkeypatch.context() as patch:
+            patch.setattr(pl.LazyFrame, "collect", lambda frame, **how: (plans.append(frame), collect(frame, **how))[1])
+            _, encoder = embed(store, tmp_path, EmbedConfig(chunk=chunk))
+        assert len(encoder.texts) == 8
+        return sum(f"{store.url}/segments" in frame.explain() for frame in plans)
+
+    reads(0, chunk=8)
+    assert reads(1, chunk=1) == reads(2, chunk=8)
+
+
 def test_another_encoder_embeds_again_beside_the_first(store: Store, tmp_path: Path) -> None:
     put(store, "a", "Mug")
     embed(store, tmp_path)
