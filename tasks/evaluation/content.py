@@ -56,8 +56,10 @@ def unit_rows(vectors_ND: np.ndarray) -> np.ndarray:
 def mean_of_histories(items_ND: np.ndarray, histories: Sequences) -> np.ndarray:
     """Mean vector of the events of each history, [U, D]; zeros for an empty one."""
     sums_UD = np.zeros((histories.user_count, items_ND.shape[1]), dtype=np.float32)
-    user_E = np.repeat(np.arange(histories.user_count), histories.lengths)
-    np.add.at(sums_UD, user_E, items_ND[np.asarray(histories.item_index) - 1])
+    active_A = np.flatnonzero(histories.lengths)
+    if len(active_A):
+        events_ED = items_ND[np.asarray(histories.item_index) - 1]
+        sums_UD[active_A] = np.add.reduceat(events_ED, np.asarray(histories.offsets)[active_A])
     return sums_UD / np.maximum(histories.lengths, 1)[:, None].astype(np.float32)
 
 

@@ -145,7 +145,8 @@ def _chosen_items(sources: Sources, count: int) -> list[str]:
     ids = sorted(sources.features.item_ids, key=digest_of_text)
     usable = set(answered[ITEM_ID])
     rich = [item_id for item_id in ids if item_id in usable][: count - count // 6]
-    poor = [item_id for item_id in ids if item_id not in set(rich)][: count - len(rich)]
+    chosen = set(rich)
+    poor = [item_id for item_id in ids if item_id not in chosen][: count - len(rich)]
     return rich + poor
 
 

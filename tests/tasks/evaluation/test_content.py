@@ -20,8 +20,10 @@ def test_content_is_the_mean_of_what_is_there() -> None:
 
 def test_mean_of_histories() -> None:
     items = np.array([[1, 0], [0, 1]], dtype=np.float32)
-    histories = Sequences.from_histories([[1, 2, 1, 1], []], ["a", "b"])
-    assert mean_of_histories(items, histories).tolist() == [[0.75, 0.25], [0, 0]]
+    histories = Sequences.from_histories([[], [1, 2, 1, 1], [], [2], []], ["a", "b", "c", "d", "e"])
+    assert mean_of_histories(items, histories).tolist() == [[0, 0], [0.75, 0.25], [0, 0], [0, 1], [0, 0]]
+    nobody = Sequences.from_histories([[], []], ["a", "b"])
+    assert mean_of_histories(items, nobody).tolist() == [[0, 0], [0, 0]]
 
 
 def test_diversity_is_one_minus_the_mean_cosine_of_pairs() -> None:
