@@ -19,13 +19,15 @@ class StoredItems:
 
     def __init__(self, store: Store) -> None:
         self._table = store.table(ITEMS)
-        self._known = self._table.read(*_KNOWN)
+        self._known = self._table.read(*_KNOWN).sort(ITEM_ID)
         self.ids = self._known[ITEM_ID]
         self.active = int(self._known["active"].sum())
 
     def compare(self, drafts: pl.DataFrame) -> pl.DataFrame:
         """Return drafts with a `state` and, for known items, `first_seen_at`."""
-        stored = self._known.rename({"content_digest": "stored_digest", "image_reference": "stored_reference"})
+        places = self._known[ITEM_ID].search_sorted(drafts[ITEM_ID]).unique()
+        near = self._known[places.filter(places < self._known.height)]
+        stored = near.rename({"content_digest": "stored_digest", "image_reference": "stored_reference"})
         joined = drafts.join(stored, on=ITEM_ID, how="left", maintain_order="left")
         differs = pl.col("content_digest").ne_missing(pl.col("stored_digest")) | pl.col("image_reference").ne_missing(
             pl.col("stored_reference")
