@@ -1,7 +1,7 @@
 """The store: one Delta Lake table for every schema, in a local folder or under an S3-compatible URL.
 
 Appends are atomic commits, so a killed writer leaves nothing half-visible. Reads go through polars, lazily: ask for the
-columns you need and stream what doesn't fit. (deltalake's own pyarrow reader is not used: see
+columns you need, and go through what doesn't fit by `parts`. (deltalake's own pyarrow reader is not used: see
 docs/decisions/store-reader.md.)
 """
 
@@ -179,10 +179,6 @@ class Table:
             rows = part.select(on, *columns).filter(pl.col(on).is_in(there[on].implode())).unique(on, keep="any")
             yield wanted.join(rows.collect(), on=on, maintain_order="left")
             wanted = wanted.join(there, on=on, how="anti", maintain_order="left")
-
-    def batches(self, frame: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
-        """Yield a query's result in order, `rows` rows at a time, without holding all of it."""
-        yield from (batch for batch in frame.collect_batches(chunk_size=rows, maintain_order=True) if batch.height)
 
     def count(self) -> int:
         return self.scan().select(pl.len()).collect().item()

@@ -223,9 +223,12 @@ class Dataset:
         """Stream the vectors of `rows` (row, text_digest) into a memory-mapped float32 [U, E]."""
         if rows.height == 0:
             return np.zeros((0, 1), dtype=np.float32)
-        wanted = self._embeddings.join(rows.lazy(), on=TEXT_DIGEST).select("row", VECTOR)
         mapped: np.ndarray | None = None
-        for batch in self._store.table(EMBEDDINGS).batches(wanted, _BATCH_ROWS):
+        for part in self._store.table(EMBEDDINGS).parts():
+            of_encoder = part.filter(pl.col(ENCODER_DIGEST) == encoder_digest(self._embed))
+            batch = of_encoder.join(rows.lazy(), on=TEXT_DIGEST).select("row", VECTOR).collect()
+            if batch.is_empty():
+                continue
             try:
                 vectors = vectors_from_frame(batch)
             except SchemaError as error:

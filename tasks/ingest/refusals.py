@@ -18,7 +18,6 @@ from storage.tables import Store
 
 _STAGE = "ingest"
 _IDENTITY = ("source", "row", "field", "item_id", "reason", "detail")
-_READ_ROWS = 200_000
 
 
 class Refusal(NamedTuple):
@@ -87,12 +86,9 @@ def merge_sorted(sorted_digests: np.ndarray, more: np.ndarray) -> np.ndarray:
 
 
 def _stored_digests(store: Store, sources: list[str]) -> np.ndarray:
-    table = store.table(REJECTS)
-    rows = table.scan().filter((pl.col("stage") == _STAGE) & pl.col("source").is_in(sources)).select(_IDENTITY)
-    digests = [
-        np.array([_digest(Refusal(*row)) for row in batch.iter_rows()], dtype=np.int64)
-        for batch in table.batches(rows, _READ_ROWS)
-    ]
+    of_sources = (pl.col("stage") == _STAGE) & pl.col("source").is_in(sources)
+    parts = (part.filter(of_sources).select(_IDENTITY).collect() for part in store.table(REJECTS).parts())
+    digests = [np.array([_digest(Refusal(*row)) for row in part.iter_rows()], dtype=np.int64) for part in parts]
     return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *digests]))
 
 

@@ -71,7 +71,7 @@ def test_before_the_first_commit_there_is_nothing(store):
     assert table.reference() is None
     assert table.count() == 0
     assert table.read("run_id").height == 0
-    assert list(table.batches(table.scan(), 10)) == list(table.parts()) == []
+    assert list(table.parts()) == []
     table.append(runs_of())
     assert not table.exists()  # no rows, no commit
     assert store.references(RUNS, ITEMS) == {}
@@ -169,15 +169,6 @@ def test_the_log_remembers_removed_files_as_long_as_they_are_kept(tmp_path):
     assert table.remembers(1000)
     configuration = DeltaTable(table.location).metadata().configuration
     assert set(configuration.values()) == {"interval 1000 hours"} and len(configuration) == 2
-
-
-def test_batches_keep_the_order_and_their_size(tmp_path):
-    table = Store(tmp_path).table(RUNS)
-    names = [f"{number:03d}" for number in range(100)]
-    table.append(runs_of(*names))
-    batches = list(table.batches(table.scan().sort("run_id").select("run_id"), 30))
-    assert pl.concat(batches)["run_id"].to_list() == names
-    assert max(batch.height for batch in batches) <= 30
 
 
 def test_rows_are_looked_up_in_one_reading_until_all_are_found(store, monkeypatch):

@@ -8,6 +8,7 @@ from dmesr_model.features import ItemFeatures
 from dmesr_model.sequences import Sequences
 from storage.digests import digest_of_text
 from storage.schemas import INTERACTIONS
+from storage.vectors import vectors_from_frame
 from tasks.features import EVERY_EVENT, Dataset, open_features
 from tasks.ingest.filters import FilterConfig
 from tasks.stage import StageError
@@ -41,6 +42,18 @@ def test_views_and_segments_point_at_unique_vectors(three_items) -> None:
     # a and b have the same text of their own, so the same segments; lamp has no vector.
     assert features.segment_index_NL.tolist() == [[row[3, 4], row[5, 6]], [row[3, 4], row[5, 6]], [-1, -1]]
     assert facts.rows() == [("a", True, False), ("b", True, True), ("c", False, False)]
+
+
+def test_vectors_of_a_few_files_are_in_memory_at_a_time(three_items, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.tables._PART_BYTES", 1)
+    three_items.put_vectors({"lamp": [7, 8]})  # a file of its own beside that of the other three
+    read: list[int] = []
+    monkeypatch.setattr(
+        "tasks.features.vectors_from_frame", lambda frame: (read.append(frame.height), vectors_from_frame(frame))[1]
+    )
+    features, _ = open_features(dataset(three_items).features_folder())
+    assert sorted(features.vectors_UE.tolist()) == [[1, 2], [3, 4], [5, 6], [7, 8]]
+    assert read == [1, 3]
 
 
 def test_inactive_items_stay_only_with_a_history(three_items) -> None:
