@@ -161,6 +161,7 @@ class Table:
                 [f"{self.location}/{path}" for path in few["path"]],
                 schema=self.empty().schema,
                 missing_columns="insert",
+                extra_columns="ignore",
                 glob=False,
                 hive_partitioning=False,
                 storage_options=self._options,

@@ -225,7 +225,7 @@ class Dataset:
             return np.zeros((0, 1), dtype=np.float32)
         mapped: np.ndarray | None = None
         for part in self._store.table(EMBEDDINGS).parts():
-            of_encoder = part.filter(pl.col(ENCODER_DIGEST) == encoder_digest(self._embed))
+            of_encoder = part.filter(pl.col(ENCODER_DIGEST) == self._embed.encoder_digest)
             batch = of_encoder.join(rows.lazy(), on=TEXT_DIGEST).select("row", VECTOR).collect()
             if batch.is_empty():
                 continue

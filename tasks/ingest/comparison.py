@@ -25,7 +25,7 @@ class StoredItems:
 
     def compare(self, drafts: pl.DataFrame) -> pl.DataFrame:
         """Return drafts with a `state` and, for known items, `first_seen_at`."""
-        places = self._known[ITEM_ID].search_sorted(drafts[ITEM_ID]).unique()
+        places = self._known[ITEM_ID].search_sorted(drafts[ITEM_ID], side="left").unique()
         near = self._known[places.filter(places < self._known.height)]
         stored = near.rename({"content_digest": "stored_digest", "image_reference": "stored_reference"})
         joined = drafts.join(stored, on=ITEM_ID, how="left", maintain_order="left")
