@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.findings import findings
 from tasks.config import PipelineConfig
 from tasks.stage import Plan, Summary
-from tasks.text_tables import TextTable
+from tasks.text_tables import TextTable, markdown_text
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def publish_plan(plan: Plan) -> None:
         ("up to date", plan.up_to_date),
     ]
     table = TextTable("", (plan.unit, ""), [(name, f"{count:,}") for name, count in rows]).markdown()
-    notes = "\n".join(f"- {note}" for note in plan.notes)
+    notes = "\n".join(f"- {markdown_text(note)}" for note in plan.notes)
     create_markdown_artifact(f"{table}\n\n{notes}", key=f"{plan.stage}-plan", description=plan.sentence())
 
 

@@ -9,7 +9,6 @@ from click.core import ParameterSource
 from flows import overview
 from flows.options import ConfigOption, SetOption, check_writable
 from storage.digests import digest_of
-from storage.folders import write_whole
 from storage.pictures import PictureStore
 from tasks.config import PipelineConfig, load_config
 from tasks.describe import DescribeConfig, DescribeStage
@@ -65,7 +64,8 @@ def diff(
     store = pipeline.open_store()
     comparison = compare_prompts(store, pipeline.describe, (old, new), items, seed, pipeline.work_folder, describe)
     path = out or pipeline.work_folder / "prompts" / _page_name(comparison)
-    write_whole(path, comparison_page(comparison, PictureStore(store)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(comparison_page(comparison, PictureStore(store)), encoding="utf-8")
     differ = sum(row.old != row.new for row in comparison.rows)
     typer.echo(f"{differ} of {len(comparison.rows)} answers differ: {path.absolute()}")
 

@@ -47,7 +47,7 @@ def _place_beside(path: Path) -> Path:
     """Return an unused place for what is to become `path`, without what killed writers left beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f"*{_UNFINISHED}*"):
-        with suppress(FileNotFoundError):  # another writer clears up, too
+        with suppress(OSError):  # another writer clears up, too, or it is another user's
             if time.time() - left_over.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
     return path.with_name(f"{path.name}{_UNFINISHED}{uuid.uuid4().hex[:8]}")
@@ -70,5 +70,8 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network file systems sync no folder
+            raise
     finally:
         os.close(descriptor)

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 # A merge holds what it touches of the table; above this it goes to temporary files (docs/decisions/ingest-scale.md).
 _MERGE_BYTES = 256 * 2**20
 
-_PART_BYTES = 64 * 2**20  # of files read at a time; rows in memory are some times as large
+_PART_BYTES, _PART_ROWS = 64 * 2**20, 500_000  # of files read at a time; rows in memory are some times as large
 
 _KEYS_AT_ONCE = 1000  # in a condition; tens of thousands overflow the stack of what reads it, and the process dies
 
@@ -155,7 +156,8 @@ class Table:
             return
         files = pl.DataFrame(table.get_add_actions(flatten=True))
         files = files.sort("modification_time", descending=True, maintain_order=True)
-        part = (pl.col("size_bytes").cum_sum() - pl.col("size_bytes")) // _PART_BYTES
+        sizes = (pl.col("size_bytes"), _PART_BYTES), (pl.col("num_records").fill_null(0), _PART_ROWS)
+        part = pl.sum_horizontal((size.cum_sum() - size) // most for size, most in sizes)  # rises with either
         for _, few in files.group_by(part, maintain_order=True):
             yield pl.scan_parquet(
                 [f"{self.location}/{path}" for path in few["path"]],
@@ -176,9 +178,11 @@ class Table:
         for part in self.parts():
             if wanted.is_empty():
                 return
-            there = part.select(on).collect().join(wanted, on=on, how="semi")
-            rows = part.select(on, *columns).filter(pl.col(on).is_in(there[on].implode())).unique(on, keep="any")
-            yield wanted.join(rows.collect(), on=on, maintain_order="left")
+            with self._reading():
+                there = part.select(on).collect().join(wanted, on=on, how="semi")
+                rows = part.select(on, *columns).filter(pl.col(on).is_in(there[on].implode())).unique(on, keep="any")
+                found = rows.collect()
+            yield wanted.join(found, on=on, maintain_order="left")
             wanted = wanted.join(there, on=on, how="anti", maintain_order="left")
 
     def count(self) -> int:
@@ -309,9 +313,10 @@ class Table:
         table = self._open()
         if table is None:
             return []
-        found = {path for sweep in self._sweeps(keep_hours) for path in table.vacuum(dry_run=True, **sweep)}
-        # The log names removed files after they are deleted, too.
-        infos = DeltaStorageHandler(table.table_uri, self._options).get_file_info(sorted(found))
+        with self._reading():
+            found = {path for sweep in self._sweeps(keep_hours) for path in table.vacuum(dry_run=True, **sweep)}
+            # The log names removed files after they are deleted, too.
+            infos = DeltaStorageHandler(table.table_uri, self._options).get_file_info(sorted(found))
         return [info.path for info in infos if info.type == FileType.File]
 
     def vacuum(self, keep_hours: int) -> int:
@@ -331,11 +336,17 @@ class Table:
             yield {"retention_hours": hours, "full": True, "enforce_retention_duration": False}
 
     def _open(self, version: int | None = None) -> DeltaTable | None:
+        kind = _LocalDeltaTable if self._is_local else DeltaTable
+        with self._reading():
+            try:
+                return kind(self.location, version=version, storage_options=self._options)
+            except TableNotFoundError:
+                return None
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            kind = _LocalDeltaTable if self._is_local else DeltaTable
-            return kind(self.location, version=version, storage_options=self._options)
-        except TableNotFoundError:
-            return None
+            yield
         except (OSError, DeltaError) as error:
             raise StoreError(
                 f"table {self.schema.name} at {self.location} can't be read: {error}. "

@@ -22,7 +22,7 @@ from tasks.generation_keys import AskedView
 from tasks.item_text import TextLimiter, rendered_turns
 
 _ITEM_COLUMNS = ("title", "description", "attributes", "image_reference", "image_digest")
-_READ_ROWS = 4096  # items whose text is in memory at a time
+_READ_ROWS = 4096  # rows sorted by length together
 _REPLACEMENT_EVERY = 12  # commits of new rows for each replacement of old ones
 
 # What a template can raise on one item's text, besides Jinja's own errors: it may calculate, index and call.

@@ -49,7 +49,7 @@ SOUND_VECTORS = "sound_vectors.json"
 """A note in the work folder: these vectors were looked through, and none holds NaN or infinity."""
 
 NO_SEGMENT = "none"  # kind of the row that says: this text holds no segment (it is blank)
-_CUT_ROWS = 20_000  # items whose text is in memory at a time
+_CUT_ROWS = 20_000  # items a commit
 _REPORT_SECONDS = 1.0
 
 

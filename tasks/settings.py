@@ -40,15 +40,12 @@ def all_settings() -> Iterator[Setting]:
     from dmesr_model.model_config import ModelConfig
     from dmesr_model.trainer import TrainConfig
 
-    inside: dict[str, type[BaseModel]] = {
-        "train.train": TrainConfig,
-        "train.variants[].model": ModelConfig,
-        "train.variants[].train": TrainConfig,
-    }
+    inside: dict[str, type[BaseModel]] = {"train.train": TrainConfig, "train.variants[].model": ModelConfig}
     for setting in _settings_of(PipelineConfig, ""):
         yield setting
         if setting.key in inside:
-            yield from _settings_of(inside[setting.key], f"{setting.key}.")
+            within = _settings_of(inside[setting.key], f"{setting.key}.")
+            yield from (found for found in within if found.key != "train.train.seed")  # given by train.seeds
 
 
 def _settings_of(config: type[BaseModel], prefix: str) -> Iterator[Setting]:
@@ -61,7 +58,7 @@ def _walk(schema: Schema, classes: Mapping[str, Schema], prefix: str, note: str)
         inner = list(_classes_within(field, classes))
         holds_fields = bool(inner) and "items" not in field and not _accepts_null(field)
         if not holds_fields:
-            required = name in schema.get("required", ())
+            required = name in schema.get("required", ()) or (name == "kind" and note != "")
             default = None if required else json.dumps(field.get("default"), ensure_ascii=False)
             yield Setting(f"{prefix}{name}{note}", _kind(field, classes), default, field.get("description", ""))
         for found in inner:

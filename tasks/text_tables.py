@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_MARKUP = re.compile(r"[\\`*{}\[\]<>|#~]|(?<![^\W_])_|_(?![^\W_])")  # between two letters an underscore is one
+_MARKUP = re.compile(r"[\\`*{}\[\]<>|#~]|&(?=[#\w])|(?<![^\W_])_|_(?![^\W_])")  # between two letters an underscore is one
 
 
 class Markdown(str):

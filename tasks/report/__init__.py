@@ -77,7 +77,8 @@ class ReportStage:
         html = render_page(sources, self.config, title, datetime.now(UTC))
         write_whole(path, html)
         write_whole(path.with_name("summary.md"), render_markdown(sources, title))
-        write_whole(self._key_file, key)
+        if sources.unreadable_model is None:  # else the page is made again as soon as it can be whole
+            write_whole(self._key_file, key)
         report(Progress(1, 1, "pages", 1.0))
         logger.info("wrote %s, %.1f MB", path, len(html.encode()) / 1e6)
         return Outcome({"done": 1}, {"path": str(path), "bytes": len(html.encode())})

@@ -180,10 +180,10 @@ def _embed_slowly(url: str, folder: str) -> None:
     run_stage(stage, lambda progress: None)
 
 
-if __name__ == "__main__":
-    _embed_slowly(*sys.argv[1:])
-
-
 def test_the_encoder_digest_knows_what_bears_on_a_vector() -> None:
     assert EmbedConfig().encoder_digest == EmbedConfig(batch=7, device="cpu").encoder_digest
     assert EmbedConfig().encoder_digest != EmbedConfig(normalize=False).encoder_digest
+
+
+if __name__ == "__main__":
+    _embed_slowly(*sys.argv[1:])

@@ -28,6 +28,8 @@ def test_type_default_and_place_of_a_setting(settings) -> None:
     assert settings["describe.cluster"].default == "null" and settings["describe.cluster.shard"].default == "2048"
     assert settings["train.train.batch_size"].default == "128"
     assert settings["train.variants[].model.backbone"].kind == '"sasrec" | "bert4rec" | "gru4rec"'
+    assert settings["describe.engine.kind (endpoint)"].default is None  # it says which engine is meant
+    assert "train.train.seed" not in settings and settings["train.seeds"].default == "[0, 1, 2]"
     assert settings["store.storage_options"].default == "{}"
 
 

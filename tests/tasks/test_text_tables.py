@@ -7,6 +7,7 @@ TABLE = TextTable(
 
 def test_words_can_do_nothing_in_markdown() -> None:
     assert markdown_text(r"50% \& #1_{a|b}~^$*<u>") == r"50% \\& \#1\_\{a\|b\}\~^$\*\<u\>"
+    assert markdown_text("Salt &lt;b&gt;") == r"Salt \&lt;b\&gt;"
     assert markdown_text("a\n\nb ![x](http://y)") == r"a b !\[x\](http://y)"
     assert markdown_text("id_only, _emphasis_ and __init__") == r"id_only, \_emphasis\_ and \_\_init\_\_"
 
