@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_MARKUP = re.compile(r"[\\`*{}\[\]<>|#~]|&(?=[#\w])|(?<![^\W_])_|_(?![^\W_])")  # between two letters an underscore is one
+# An ampersand can begin a character's name; between two letters an underscore is one.
+_MARKUP = re.compile(r"[\\`*{}\[\]<>|#~]|&(?=[#\w])|(?<![^\W_])_|_(?![^\W_])")
 
 
 class Markdown(str):

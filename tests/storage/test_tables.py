@@ -186,6 +186,23 @@ def test_rows_are_looked_up_in_one_reading_until_all_are_found(store, monkeypatc
     assert found == [[], ["c", "d"], ["b", "a"]]
     new = wanted.filter(pl.col("detail") == "c")
     assert [frame.height for frame in table.lookup(new, "detail", ["reason"])] == [0, 1]  # the oldest is not read
+    monkeypatch.undo()
+    monkeypatch.setattr("storage.tables._PART_ROWS", 3)
+    assert [part.collect().height for part in table.parts()] == [3, 3]
+
+
+def test_files_that_go_while_they_are_read_are_an_error_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("storage.tables._PART_BYTES", 1)
+    table = Store(tmp_path).table(REJECTS)
+    for detail in "ab":
+        rows = pl.DataFrame({"detail": [detail], "reason": ["r"]})
+        table.append(pl.concat([table.empty(), rows], how="diagonal"))
+    found = table.lookup(pl.DataFrame({"detail": ["a", "b"]}), "detail", ["reason"])
+    assert next(found)["detail"].to_list() == ["b"]
+    table.compact()
+    table.vacuum(keep_hours=0)
+    with pytest.raises(StoreError, match=r"table rejects at .* can't be read: .*No such file"):
+        next(found)
 
 
 def test_a_store_made_again_is_another_table(tmp_path):
