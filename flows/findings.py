@@ -105,9 +105,9 @@ def captions(config: PipelineConfig, _summary: Summary) -> str:
 
 def training_curves(config: PipelineConfig, _summary: Summary) -> str:
     """Return loss and validation NDCG@10 by epoch of the models trained last, as a picture."""
-    begun = (model for model in models_on_disk(config.work_folder) if model.epochs)
-    newest = list(itertools.islice(begun, _CURVES))
-    curves = {f"{model.name} ({model.short_key})": model.epochs for model in reversed(newest)}
+    read = ((f"{model.name} ({model.short_key})", model.epochs) for model in models_on_disk(config.work_folder))
+    newest = list(itertools.islice(((name, epochs) for name, epochs in read if epochs), _CURVES))
+    curves = dict(reversed(newest))
     if not curves:
         return "No model has finished an epoch yet."
     last = [

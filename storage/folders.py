@@ -1,5 +1,6 @@
 """Folders and files that appear whole or not at all, also after a power cut."""
 
+import errno
 import os
 import shutil
 import time
@@ -70,8 +71,8 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():  # some network file systems sync no folder
+    except OSError as error:
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folder
             raise
     finally:
         os.close(descriptor)

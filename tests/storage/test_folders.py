@@ -1,4 +1,6 @@
+import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,20 @@ def test_all_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch:
     steps.clear()
     write_whole(tmp_path / "page.html", "1")
     assert steps == ["sync page.html", "move page.html", f"sync {tmp_path.name}"]
+
+
+@pytest.mark.parametrize(("code", "is_fatal"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_syncs_no_folder_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_fatal: bool
+) -> None:
+    def sync(file: int) -> None:
+        if Path(f"/proc/self/fd/{file}").is_dir():
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(OSError) if is_fatal else nullcontext():
+        write_whole(tmp_path / "page.html", "1")
+    assert (tmp_path / "page.html").read_text() == "1"
 
 
 def _name_of(descriptor: int) -> str:
