@@ -131,14 +131,16 @@ class Table:
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the rows, lazily, at `version` or now; an empty frame with the table's columns if there is none.
 
-        Columns that an earlier release's table lacks are null.
+        Columns that an earlier release's table lacks are null; those of another release are left out.
         """
         table = self._open(version)
         if table is None:
             return self.empty().lazy()
         stored = {field.name for field in table.schema().fields}
-        added = {name: pl.lit(None, kind) for name, kind in self.empty().schema.items() if name not in stored}
-        return pl.scan_delta(table).with_columns(**added) if added else pl.scan_delta(table)
+        columns = self.empty().schema.items()
+        return pl.scan_delta(table).select(
+            pl.col(name) if name in stored else pl.lit(None, kind).alias(name) for name, kind in columns
+        )
 
     def read(self, *columns: str) -> pl.DataFrame:
         """Return `columns` (all if none is named) of every row, in memory."""
@@ -205,7 +207,8 @@ class Table:
         """
         table = self.conform(rows)
         if table.num_rows:
-            self._write(lambda: write_deltalake(self._ensure(), table, mode="append", commit_properties=_note(note)))
+            merge = partial(write_deltalake, schema_mode="merge")  # a column of another release is null
+            self._write(lambda: merge(self._ensure(), table, mode="append", commit_properties=_note(note)))
 
     def upsert(self, rows: pl.DataFrame | pa.Table, note: str = "") -> None:
         """Replace rows that agree in the table's key and add the others, in one atomic commit; no rows, no commit.

@@ -360,3 +360,14 @@ def test_a_table_of_an_earlier_release_gets_the_columns_added_since(tmp_path):
     wider.append(runs_of("b").with_columns(more=pl.lit("x")))
     assert sorted(wider.read("run_id", "more").rows()) == [("a", None), ("b", "x")]
     assert [part.select("run_id", "more").collect().rows() for part in wider.parts()] == [[("b", "x"), ("a", None)]]
+
+
+def test_a_release_writes_to_a_table_with_a_column_of_another(tmp_path):
+    store = Store(tmp_path)
+    wider = Table(store, replace(RUNS, arrow=RUNS.arrow.append(pa.field("more", pa.string()))))
+    wider.append(runs_of("a").with_columns(more=pl.lit("x")))
+    table = store.table(RUNS)
+    table.append(runs_of("b"))
+    table.upsert(runs_of("a"))
+    assert table.read().columns == RUNS.arrow.names
+    assert sorted(wider.read("run_id", "more").rows()) == [("a", "x"), ("b", None)]
