@@ -67,7 +67,7 @@ def recommend(
         typer.Option(
             "--users",
             help="File of users, one a line, to recommend to those only: a user_id, or JSON "
-            '{"user_id": …, "history": [item_id, …]}, oldest first, also for users whom the store doesn\'t know.',
+            '{"user_id": …, "history": \\[item_id, …]}, oldest first, also for users whom the store doesn\'t know.',
         ),
     ] = None,
     out: Annotated[

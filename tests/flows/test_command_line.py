@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
+from rich.text import Text
 
 from flows import command_line, serving_commands
 from sample_shop import delivery
@@ -90,6 +92,14 @@ def test_a_config_that_is_wrong(shop, spoil: Callable[[str], str], expected: str
     result = shop.dmesr("run")
     assert result.returncode == 1
     assert expected in said(result) and str(shop.config_file) in result.stdout
+
+
+def test_no_help_text_is_taken_for_markup() -> None:
+    commands = [typer.main.get_command(command_line.app)]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        for text in (command.help, *(getattr(parameter, "help", None) for parameter in command.params)):
+            assert Text.from_markup(text or "").plain == (text or "").replace("\\[", "["), command.name
 
 
 def test_paths_that_cant_be_written_are_told_in_a_line(
