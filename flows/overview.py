@@ -63,9 +63,11 @@ def item(config: PipelineConfig, item_id: str) -> str:
 
 def rejects(config: PipelineConfig, rows: int) -> str:
     """Return the last `rows` refused rows, the newest at the end, with what is wrong and its remedy."""
-    found = last_rejects(config.open_store().table(REJECTS).scan(), rows)
+    table = config.open_store().table(REJECTS)
+    found, total = last_rejects(table.scan(), rows), table.count()
     cells = [["" if cell is None else str(cell) for cell in row] for row in found.iter_rows()]
-    return _table(REJECT_COLUMNS, cells, words=len(REJECT_COLUMNS)) or "nothing was ever refused"
+    shown = _table(REJECT_COLUMNS, cells, words=len(REJECT_COLUMNS)) or "nothing was ever refused"
+    return shown if found.height == total else f"{shown}\n\nthe last {found.height:,} of {total:,}; --rows shows more"
 
 
 def last_rejects(table: pl.LazyFrame, rows: int) -> pl.DataFrame:

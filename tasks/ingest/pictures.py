@@ -217,7 +217,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(max_bytes + 1)
     except OSError as error:
-        raise PictureError("missing", f"{path.name} can't be opened: {error.strerror}") from error
+        raise PictureError("missing", f"{path.name} can't be opened: {error.strerror}; deliver it") from error
     if len(content) > max_bytes:
         raise PictureError("too_many_bytes", f"over {max_bytes:,} bytes (ingest.pictures.limits.max_bytes)")
     return content

@@ -1,11 +1,13 @@
-"""What `dmesr status` says beside a run at work."""
+"""What `dmesr status` says beside a run at work, and what `dmesr rejects` leaves out."""
 
 import shutil
 import time
 from pathlib import Path
 from threading import Event, Thread
 
-from flows.overview import disk_use
+from flows.overview import disk_use, rejects
+from tasks.config import load_config
+from tasks.ingest.refusals import Refusal, RefusalLog
 
 
 def test_disk_use_beside_a_run_that_makes_and_removes_folders(tmp_path: Path) -> None:
@@ -29,3 +31,17 @@ def test_disk_use_beside_a_run_that_makes_and_removes_folders(tmp_path: Path) ->
     finally:
         ended.set()
         training.join()
+
+
+def test_rejects_say_how_many_more_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(
+        "{name: shop, store: {url: store}, work_folder: work, ingest: {folder: day0}, "
+        "describe: {model: m, engine: {kind: offline}}}"
+    )
+    config = load_config(file)
+    log = RefusalLog(config.open_store(), ["x.csv"])
+    log.add([Refusal("x.csv", row, "sku", None, "empty_id", "give one") for row in (2, 3, 4)], keep=True)
+    log.write("run")
+    assert rejects(config, 2).endswith("\n\nthe last 2 of 3; --rows shows more")
+    assert rejects(config, 3).splitlines()[-1].startswith("x.csv")

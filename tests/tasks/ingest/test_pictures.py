@@ -10,7 +10,7 @@ from PIL import Image
 from storage.digests import digest_of_bytes
 from storage.picture_checks import PictureError
 from storage.pictures import PictureStore, load_picture
-from storage.schemas import PICTURES
+from storage.schemas import PICTURES, REJECTS
 from tasks.ingest.picture_paths import picture_file
 
 
@@ -83,6 +83,16 @@ def test_a_refused_picture_is_a_reject_and_the_item_stays(shop):
             (6, "image", "text", "picture_not_a_picture"),
             (7, "image", "torn", "picture_truncated"),
         ]
+    remedies = (
+        "a smaller one",
+        "deliver it again",
+        "deliver it",
+        "a larger one",
+        "deliver a picture",
+        "deliver it again",
+    )
+    details = [detail for _, detail in shop.rows(REJECTS, "row", "detail")]
+    assert [remedy for detail, remedy in zip(details, remedies, strict=True) if not detail.endswith(remedy)] == []
     with_picture = [item for item, digest in shop.items("image_digest") if digest is not None]
     assert with_picture == ["fine"]
     shop.ingest()  # other limits: the pictures are judged anew
