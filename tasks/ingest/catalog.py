@@ -35,8 +35,8 @@ class ItemDraft(NamedTuple):
 class CatalogPass:
     """One pass over the catalog files.
 
-    Then `accepted` and `refused` hold the ids met, `rows` the count by file, and `alike` columns that are attributes
-    but for capitals would be a field: file and column, by the field.
+    Then `accepted` and `refused` hold the ids met, `rows` the count by file, `alike` columns that are attributes but
+    for capitals would be a field (file and column, by the field), and `absent` those of `ignore` that no row had.
     """
 
     def __init__(self, delivery: Delivery, config: IngestConfig) -> None:
@@ -47,6 +47,7 @@ class CatalogPass:
         self.rows: Counter[str] = Counter()
         self.refused_rows: Counter[str] = Counter()
         self.alike: dict[str, tuple[str, str]] = {}
+        self.absent = set(config.columns.ignore)
 
     def batches(self) -> Iterator[tuple[list[ItemDraft], list[Refusal]]]:
         """Yield drafts and refusals, at most `commit_rows` rows, 2,048 pictures or 64 MiB of them at a time."""
@@ -86,7 +87,7 @@ class CatalogPass:
         if item_id in self.accepted:
             detail = "an earlier row of this delivery has this id and was taken; give each item one row"
             return Refusal(source.name, number, columns.item_id, item_id, "duplicate_id", detail)
-        self._note_alike(source, values)
+        self._note_columns(source, values)
         draft = _draft(source, number, item_id, values, columns)
         if long_field := _too_long(draft, columns, self._config.max_text_chars):
             self.refused.add(item_id)
@@ -95,7 +96,8 @@ class CatalogPass:
         self.accepted.add(item_id)
         return draft
 
-    def _note_alike(self, source: SourceFile, values: Mapping[str, object]) -> None:
+    def _note_columns(self, source: SourceFile, values: Mapping[str, object]) -> None:
+        self.absent.difference_update(values)
         columns = self._delivery.columns
         for field in _FIELDS:
             if (column := getattr(columns, field)) not in values:

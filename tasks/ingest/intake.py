@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -46,6 +46,7 @@ class Findings:
     picture_files: int = 0
     retries: int = 0
     alike: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # see CatalogPass
+    absent: Collection[str] = ()  # see CatalogPass
 
     def refused_files(self, max_share: float) -> list[str]:
         """Return the files of which too many rows were refused."""
@@ -102,6 +103,7 @@ class Intake:
         self._findings.picture_files, self._findings.retries = pictures.paths, pictures.retries
         self._findings.alike = catalog.alike
         if self._delivery.catalog:
+            self._findings.absent = catalog.absent
             self._take_out_gone(stored, catalog, pictures)
         catalog.accepted.update(stored.ids)
         return catalog.accepted

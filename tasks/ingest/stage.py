@@ -146,6 +146,9 @@ def _notes(findings: Findings, refused: list[str]) -> tuple[str, ...]:
         f"{column}, if not, name it in ingest.columns.ignore"
         for name, (source, column) in findings.alike.items()
     ]
+    if findings.absent:
+        names = ", ".join(map(repr, sorted(findings.absent)))
+        notes.append(f"no row of the catalog has the column {names} of ingest.columns.ignore; mind the spelling")
     if findings.refusals:
         notes.append(f"refused: {'; '.join(_reasons(findings))}")
     if refused:

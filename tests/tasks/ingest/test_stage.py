@@ -218,6 +218,16 @@ def test_a_column_that_but_for_its_capitals_is_a_field_is_told(shop):
     assert "taken as an attribute" not in mended.sentence()
 
 
+def test_a_column_to_ignore_that_no_row_has_is_told(shop):
+    shop.catalog({"item_id": "1", "title": "Apple"}, {"item_id": "2", "price": 3})
+    ignore = {"columns": {"ignore": ["price", "stocks"]}}
+    assert "no row of the catalog has the column 'stocks' of ingest.columns.ignore" in shop.plan(**ignore).sentence()
+    assert "ingest.columns.ignore" not in shop.plan(columns={"ignore": ["price"]}).sentence()
+    events = shop.events("u,1,5")
+    shop.ingest(**ignore)
+    assert "ingest.columns.ignore" not in shop.plan(catalog=[], interactions=[events], **ignore).sentence()
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
