@@ -31,6 +31,7 @@ _PARQUET_ROWS = 20_000
 _PARQUET_ROWS_WITH_BYTES = 128
 _MAX_DEPTH = 32  # of JSON; what makes texts of values recurs
 _UTF8_BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 _UNCLOSED = "a quote opens a cell here that no quote before a delimiter or a line's end closes;"
 _QUOTING = "write it twice and quote the cell, or, for a file without quoting, set ingest.quoting: false"
 _DELIMITERS = (",", ";", "\t", "|")
@@ -69,8 +70,9 @@ def _guarded(source: SourceFile, needed: Mapping[str, str], only: tuple[str, ...
     except IsADirectoryError as error:
         raise StageError(f"{source.path} is a folder; name its files, or set ingest.folder instead") from error
     except _DAMAGE as error:
+        said = str(error).rstrip(".")
         raise StageError(
-            f"{source.path}, after row {number}: can't be read as {source.format}: {error}. Deliver the file again"
+            f"{source.path}, after row {number}: can't be read as {source.format}: {said}. Deliver the file again"
         ) from error
 
 
@@ -318,6 +320,7 @@ def _holds_bytes(data_type: pa.DataType) -> bool:
 
 
 def _open(source: SourceFile) -> BinaryIO:
-    if source.path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(source.path, "rb"))
-    return source.path.open("rb")
+    """Open a file, through gzip where its name ends so or its bytes begin so: downloads lose their `.gz`."""
+    with source.path.open("rb") as stream:
+        zipped = source.path.suffix == ".gz" or stream.read(len(_GZIP)) == _GZIP
+    return cast(BinaryIO, gzip.open(source.path, "rb")) if zipped else source.path.open("rb")

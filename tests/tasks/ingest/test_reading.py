@@ -192,6 +192,7 @@ def test_parquet_with_lists_and_bytes(tmp_path):
 def test_gzip(tmp_path):
     assert read(tmp_path / "x.jsonl.gz", gzip.compress(b'{"a": 1}\n')) == [(1, {"a": 1})]
     assert read(tmp_path / "x.csv.gz", gzip.compress(b"a\n1\n")) == [(2, {"a": "1"})]
+    assert read(tmp_path / "x.csv", gzip.compress(b"a\n1\n")) == [(2, {"a": "1"})]  # a download that lost its .gz
     with pytest.raises(StageError, match=r"can't be read as jsonl.*Deliver the file again"):
         read(tmp_path / "x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9)[:-12])
 
