@@ -87,6 +87,7 @@ class Intake:
         pictures = PictureIntake(
             self._store,
             self._config.pictures,
+            self._delivery.columns.image,
             {source.name: source.path.parent for source in self._delivery.catalog},
             self._run_id if self._mode is Mode.WRITE else None,
         )

@@ -24,7 +24,7 @@ from tasks.ingest.catalog import ItemDraft
 from tasks.ingest.config import PictureConfig
 from tasks.ingest.picture_fetching import TRANSIENT, fetch_picture
 from tasks.ingest.picture_paths import picture_file
-from tasks.ingest.refusals import Refusal
+from tasks.ingest.refusals import PICTURE_REASON, Refusal
 
 _CHUNK = 128  # pictures in memory at a time
 _WRITE_SECONDS = 20.0  # what a killed run may have to fetch again
@@ -63,10 +63,13 @@ class PictureIntake:
     `paths` counts pictures given as files; `retries` those whose fetching failed for a passing reason.
     """
 
-    def __init__(self, store: Store, config: PictureConfig, folders: Mapping[str, Path], run_id: str | None) -> None:
+    def __init__(
+        self, store: Store, config: PictureConfig, column: str, folders: Mapping[str, Path], run_id: str | None
+    ) -> None:
         self._table = store.table(PICTURES)
         self._store = PictureStore(store)
         self._config = config
+        self._column = column  # of the catalog, that names the pictures
         self._folders = folders  # by source file: what its relative paths start from
         self._run_id = run_id
         self._dry = run_id is None
@@ -85,7 +88,8 @@ class PictureIntake:
         found = [verdicts[one.source] if isinstance(one, _Given) else one for one in given]
         self.retries += sum(verdict.reason == TRANSIENT for verdict in found)
         pairs = zip(drafts, found, strict=True)
-        return found, [refusal for draft, verdict in pairs if (refusal := _refusal(draft, verdict)) is not None]
+        refusals = (_refusal(draft, verdict, self._column) for draft, verdict in pairs)
+        return found, [refusal for refusal in refusals if refusal is not None]
 
     def write(self) -> None:
         """Put what was learnt into the `pictures` table; while a long batch is fetched, this happens on its own."""
@@ -223,11 +227,11 @@ def _read(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def _refusal(draft: ItemDraft, verdict: Verdict) -> Refusal | None:
+def _refusal(draft: ItemDraft, verdict: Verdict, column: str) -> Refusal | None:
     if verdict.reason is None:
         return None
     if verdict.reason == _FETCHING_OFF:  # one for the file: the remedy is one setting
         detail = "pictures are given as URLs; set ingest.pictures.fetch: true to fetch them"
-        return Refusal(draft.source, None, "image", None, _FETCHING_OFF, detail)
-    reason = f"picture_{verdict.reason}"
-    return Refusal(draft.source, draft.row, "image", draft.item_id, reason, verdict.detail or "")
+        return Refusal(draft.source, None, column, None, _FETCHING_OFF, detail)
+    reason = f"{PICTURE_REASON}{verdict.reason}"
+    return Refusal(draft.source, draft.row, column, draft.item_id, reason, verdict.detail or "")

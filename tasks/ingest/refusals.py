@@ -1,7 +1,7 @@
 """Rows that are refused: what a refusal says, which ones the store knows already, and each file's share of them.
 
-A refusal is known by its source, row, field, item, reason and detail. The same files ingested again give the same
-refusals, so none is written twice.
+A refusal is known by its source, row, field, item, reason and detail; a picture's by its item, whose row moves when
+the catalog gains or loses another. The same files ingested again give the same refusals, so none is written twice.
 """
 
 from collections import Counter
@@ -15,6 +15,8 @@ import polars as pl
 from storage.digests import number_of_text
 from storage.schemas import REJECTS
 from storage.tables import Store
+
+PICTURE_REASON = "picture_"  # begins the reasons of refused pictures, which leave the row taken
 
 _STAGE = "ingest"
 _IDENTITY = ("source", "row", "field", "item_id", "reason", "detail")
@@ -93,4 +95,5 @@ def _stored_digests(store: Store, sources: list[str]) -> np.ndarray:
 
 
 def _digest(refusal: Refusal) -> int:
-    return number_of_text("\x00".join("" if part is None else str(part) for part in refusal))
+    known_by = refusal._replace(row=None) if refusal.reason.startswith(PICTURE_REASON) else refusal
+    return number_of_text("\x00".join("" if part is None else str(part) for part in known_by))

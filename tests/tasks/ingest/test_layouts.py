@@ -40,7 +40,7 @@ def test_amazon_reviews_2023(shop):
         "details": ["Brand: Soapy", "Weight: 1 lb"],
     }
     assert shop.rows(INTERACTIONS, "user_id", "item_id", "timestamp") == [("AE1", "B001", 1588687728923)]
-    assert shop.rejects() == [(None, "image", None, "fetching_off")]
+    assert shop.rejects() == [(None, "images", None, "fetching_off")]
 
 
 def test_amazon_rating_only_csv_and_parquet_meta(shop):

@@ -100,6 +100,17 @@ def test_a_refused_picture_is_a_reject_and_the_item_stays(shop):
     assert with_picture == ["bomb", "fine"]
 
 
+def test_a_refused_picture_is_told_once_whichever_row_its_item_moves_to(shop):
+    columns = {"image": "photo"}
+    shop.catalog({"item_id": "a"}, {"item_id": "b", "photo": "gone.png"})
+    shop.ingest(columns=columns)
+    assert shop.rejects() == [(2, "photo", "b", "picture_missing")]
+    shop.catalog({"item_id": "b", "photo": "gone.png"}, {"item_id": "a"})
+    assert shop.plan(columns=columns).to_do == 0
+    shop.ingest(columns=columns)
+    assert len(shop.rejects()) == 1
+
+
 def test_a_picture_that_a_raised_limit_took_in_can_be_used(shop):
     content = io.BytesIO()
     Image.new("1", (9000, 8000)).save(content, "PNG")
