@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.embedded_server import OUR_LOGGERS
 from flows.options import ConfigOption, SetOption, check_writable
 from tasks.config import PipelineConfig, load_config
 
@@ -88,7 +89,9 @@ def experiment(
         return
     folder = output or grids[0].folder / "tables" / wanted.name
     check_writable(folder / "table.md")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    for name in OUR_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
     for grid in grids:
         grid.run(ProgressLines(grid.title))
     table = experiment_table(wanted, grids)

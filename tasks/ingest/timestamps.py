@@ -23,11 +23,12 @@ _LARGEST_ORDER = 2**62
 def decide_unit(values: Iterable[object]) -> TimestampUnit:
     """Return the unit of a file's first timestamps, by the median of its numbers; `iso` where most are dates.
 
-    What is no number in a log of numbers is refused row by row later, and so is a number among dates.
+    What is no number in a log of numbers is refused row by row later, and so is a number among dates. Numbers are dates
+    where all are (20260228): of numbers that count on, some have a thirteenth month.
     """
     given = [value for value in values if value is not None and str(value).strip()]
     numbers = [number for value in given if (number := _number(value)) is not None]
-    if len(numbers) <= sum(map(_is_date, given)):
+    if len(numbers) <= sum(map(_is_date, given)) or all(_calendar_day(number) for number in numbers):
         return "iso"
     middle = abs(statistics.median_low(numbers))
     return next((unit for bound, unit in _MAGNITUDES if middle < bound), "ns")
@@ -42,7 +43,12 @@ def timestamp_of(value: object, unit: TimestampUnit) -> int:
     if number is None:
         return _plausible(_from_text(value), value, unit)
     if unit == "iso":
-        raise BadValueError("bad_timestamp", f"{value!r} is a number, not ISO 8601 text; set ingest.timestamp_unit")
+        if day := _calendar_day(number):
+            return _plausible(_from_text(day), value, unit)
+        detail = (
+            f"{value!r} is a number, neither ISO 8601 nor a day as 20260228; correct it, or set ingest.timestamp_unit"
+        )
+        raise BadValueError("bad_timestamp", detail)
     if unit == "order":
         if number != int(number) or not 0 <= number < _LARGEST_ORDER:
             raise BadValueError("bad_timestamp", f"{value!r} is no order number (0, 1, 2, …)")
@@ -58,6 +64,17 @@ def _plausible(milliseconds: int, value: object, unit: str) -> int:
         detail = f"{value!r} in {unit} is no time from 1980 to 2199; check the row, or set ingest.timestamp_unit"
         raise BadValueError("implausible_timestamp", detail)
     return milliseconds
+
+
+def _calendar_day(number: float) -> date | None:
+    """The day that a number of eight digits names: year, month, day."""
+    if number != int(number) or not 10**7 <= number < 10**8:
+        return None
+    year, month_day = divmod(int(number), 10_000)
+    try:
+        return date(year, *divmod(month_day, 100))
+    except ValueError:
+        return None
 
 
 def _is_date(value: object) -> bool:

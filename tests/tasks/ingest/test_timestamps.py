@@ -27,7 +27,7 @@ def test_one_odd_number_does_not_decide():
 def test_stray_numbers_among_dates_are_refused_and_make_no_order():
     unit = decide_unit(["1997-12-04T15:55:49Z", "0", "", "1997-12-05", "0", date(1997, 12, 6)])
     assert unit == "iso"
-    with pytest.raises(BadValueError, match="'0' is a number, not ISO 8601"):
+    with pytest.raises(BadValueError, match="'0' is a number, neither ISO 8601 nor a day"):
         timestamp_of("0", unit)
 
 
@@ -47,6 +47,18 @@ def test_stray_numbers_among_dates_are_refused_and_make_no_order():
 )
 def test_texts_and_moments(text):
     assert timestamp_of(text, "s") == MILLISECONDS
+
+
+@pytest.mark.parametrize("days", [[19971203, 19971204], ["19971204", "19971231"], [19971204.0, None]])
+def test_numbers_that_all_name_days_are_dates(days):
+    assert decide_unit(days) == "iso"
+    assert timestamp_of(type(days[0])(19971204), "iso") == timestamp_of("1997-12-04", "iso") == 881_193_600_000
+
+
+def test_numbers_that_count_on_are_no_days():
+    assert decide_unit(range(19971228, 19971304 + 100)) == "order"
+    with pytest.raises(BadValueError, match="19971304 is a number, neither"):
+        timestamp_of(19971304, "iso")
 
 
 def test_dates_and_fractions():
