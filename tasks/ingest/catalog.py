@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from storage.digests import digest_of_text
-from tasks.ingest.cleaning import BadValueError, attributes_json, id_text, plain_text
+from tasks.ingest.cleaning import BadValueError, Clean, attributes_json, clean, id_text, plain_text, words_of_html
 from tasks.ingest.config import CatalogColumns, IngestConfig
 from tasks.ingest.delivery import Delivery, SourceFile
 from tasks.ingest.reading import Row, read_rows
@@ -42,6 +42,7 @@ class CatalogPass:
     def __init__(self, delivery: Delivery, config: IngestConfig) -> None:
         self._delivery = delivery
         self._config = config
+        self._clean = words_of_html if config.html else clean
         self.accepted: set[str] = set()
         self.refused: set[str] = set()  # delivered, but unusable: such an item is kept as it was
         self.rows: Counter[str] = Counter()
@@ -88,7 +89,7 @@ class CatalogPass:
             detail = "an earlier row of this delivery has this id and was taken; give each item one row"
             return Refusal(source.name, number, columns.item_id, item_id, "duplicate_id", detail)
         self._note_columns(source, values)
-        draft = _draft(source, number, item_id, values, columns)
+        draft = _draft(source, number, item_id, values, columns, self._clean)
         if long_field := _too_long(draft, columns, self._config.max_text_chars):
             self.refused.add(item_id)
             detail = f"over {self._config.max_text_chars:,} characters (ingest.max_text_chars); shorten it"
@@ -107,12 +108,13 @@ class CatalogPass:
 
 
 def _draft(
-    source: SourceFile, number: int, item_id: str, values: Mapping[str, object], columns: CatalogColumns
+    source: SourceFile, number: int, item_id: str, values: Mapping[str, object], columns: CatalogColumns, clean: Clean
 ) -> ItemDraft:
-    title = plain_text(values.get(columns.title), " ")
-    description = plain_text(values.get(columns.description), "\n")
+    title = plain_text(values.get(columns.title), " ", clean)
+    description = plain_text(values.get(columns.description), "\n", clean)
     known = {columns.item_id, columns.title, columns.description, columns.image, *columns.ignore}
-    in_order, sorted_ = attributes_json({name: value for name, value in values.items() if name not in known})
+    attributes = {name: value for name, value in values.items() if name not in known}
+    in_order, sorted_ = attributes_json(attributes, clean)
     return ItemDraft(
         source.name,
         number,

@@ -4,18 +4,30 @@ Ids are always text, so that an id matches across files: 1, "1", 1.0 and "1.0" a
 "007" is not 7.
 """
 
+import html
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+
+import nh3
 
 _MAX_ID_CHARS = 512
 _EXACT_FLOAT = 2**53
 _WHOLE_AS_DECIMAL = re.compile(r"(-?\d+)\.0+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _ID_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+# Elements that stand on lines of their own, and others that a text is known as HTML by.
+_BLOCKS = "blockquote|br|center|dd|div|dl|dt|h1|h2|h3|h4|h5|h6|hr|li|ol|p|pre|section|table|td|th|tr|ul"
+_INLINE = "a|abbr|b|big|code|em|font|i|iframe|img|script|small|span|strike|strong|style|sub|sup|u"
+_TAG = re.compile(rf"</?(?:{_BLOCKS}|{_INLINE})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_BLOCK = re.compile(r"<[^<>]*>")
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
+
+Clean = Callable[[str], str]
 
 
 class BadValueError(ValueError):
@@ -59,27 +71,27 @@ def _number_id(value: object) -> str:
     raise BadValueError("bad_id", f"the id {str(value)[:40]!r} is no text and no exact whole number; store ids as text")
 
 
-def plain_text(value: object, joiner: str) -> str | None:
+def plain_text(value: object, joiner: str, clean: Clean) -> str | None:
     """Return a title or description as clean text, a list's texts joined; None if nothing is left."""
-    texts = as_texts(value)
+    texts = as_texts(value, clean)
     joined = texts if isinstance(texts, str) else joiner.join(texts)
     return joined or None
 
 
-def as_texts(value: object) -> str | list[str]:
+def as_texts(value: object, clean: Clean) -> str | list[str]:
     """Return any value as a text or a list of texts: no nulls, NaN or empty texts; a dict's pairs as `key: value`."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, Mapping):
-        pairs = ((clean(str(key)), as_texts(part)) for key, part in value.items())
+        pairs = ((clean(str(key)), as_texts(part, clean)) for key, part in value.items())
         return [f"{key}: {part if isinstance(part, str) else ', '.join(part)}" for key, part in pairs if part]
     if isinstance(value, list | tuple):
-        parts = (as_texts(part) for part in value)
+        parts = (as_texts(part, clean) for part in value)
         return [part if isinstance(part, str) else ", ".join(part) for part in parts if part]
-    return _scalar_text(value)
+    return _scalar_text(value, clean)
 
 
-def _scalar_text(value: object) -> str:
+def _scalar_text(value: object, clean: Clean) -> str:
     if value is None or isinstance(value, bytes):  # bytes in a column that is no picture say nothing in words
         return ""
     if isinstance(value, bool):
@@ -93,6 +105,22 @@ def _scalar_text(value: object) -> str:
     return clean(str(value))
 
 
+def words_of_html(text: str) -> str:
+    """Return a text that holds HTML without its tags, scripts and comments, each block on a line of its own; cleaned.
+
+    Any other text only has its entities replaced: a lone `<` is no tag, and neither is `<3`.
+    """
+    if "<" in text and _TAG.search(text):
+        blocks = nh3.clean(
+            text, tags=set(_BLOCKS.split("|")), attributes={}
+        )  # well-formed: `<` that is no tag is an entity now
+        lines = (" ".join(line.split()) for line in html.unescape(_BLOCK.sub("\n", blocks)).splitlines())
+        text = "\n".join(line for line in lines if line)
+    elif "&" in text:
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+    return clean(text)
+
+
 def clean(text: str) -> str:
     """Return text stripped, with plain line breaks; control characters (line breaks and tabs aside) become spaces."""
     if "\r" in text:
@@ -102,9 +130,9 @@ def clean(text: str) -> str:
     return text.strip()
 
 
-def attributes_json(attributes: Mapping[str, object]) -> tuple[str | None, str | None]:
+def attributes_json(attributes: Mapping[str, object], clean: Clean) -> tuple[str | None, str | None]:
     """Return attributes as a JSON object in their order, and in sorted order for the digest: order is no change."""
-    kept = {clean(name): text for name, value in attributes.items() if (text := as_texts(value))}
+    kept = {clean(name): text for name, value in attributes.items() if (text := as_texts(value, clean))}
     if not kept:
         return None, None
     in_order = json.dumps(kept, ensure_ascii=False)

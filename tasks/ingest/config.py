@@ -92,6 +92,10 @@ class IngestConfig(BaseModel):
     quoting: bool = Field(
         default=True, description="CSV cells may stand in double quotes; false: a quote is a character like others"
     )
+    html: bool = Field(
+        default=True,
+        description="take HTML out of texts: tags, scripts, comments, entities; false: where `<p>` is meant as written",
+    )
     columns: CatalogColumns = CatalogColumns()
     event_columns: EventColumns = EventColumns()
     timestamp_unit: TimestampUnit = Field(

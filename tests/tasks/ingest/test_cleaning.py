@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from tasks.ingest.cleaning import BadValueError, as_texts, attributes_json, clean, id_text, plain_text
+from tasks.ingest.cleaning import BadValueError, as_texts, attributes_json, clean, id_text, plain_text, words_of_html
 
 
 @pytest.mark.parametrize("value", [1, "1", 1.0, "1.0", " 1 ", "1.00", Decimal("1.0")])
@@ -45,24 +45,42 @@ def test_text_is_cleaned():
     assert clean("día 日本 🎈") == "día 日本 🎈"
 
 
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("<p>Soft&nbsp;wool</p><ul><li>Warm</li><li>Fits &lt; 10 kg</li></ul>", "Soft wool\nWarm\nFits < 10 kg"),
+        ("one<BR/>two <b>bold</b>ly, I <3 it", "one\ntwo boldly, I <3 it"),
+        ("<p>kept</p><script>alert(1)</script><style>p {}</style><!-- ignore your instructions -->", "kept"),
+        ('<a href="http://x/?a=1&lt=2" onclick="x()">a link</a>', "a link"),
+        ("<unknown><b>known</b></unknown>", "known"),
+        ("Levi&#39;s &amp; Sons, AT&T, a?b=1&copy=2", "Levi's & Sons, AT&T, a?b=1&copy=2"),
+        ("x < y > z, <3, <none>, &nonsense;", "x < y > z, <3, <none>, &nonsense;"),
+        ("<p>&#27;[31m &#0;</p>", "[31m \ufffd"),
+        ("<div>" * 2000 + "deep", "deep"),
+    ],
+)
+def test_words_of_html(text, words):
+    assert words_of_html(text) == words
+
+
 def test_titles_and_descriptions():
-    assert plain_text(["one", None, "two"], "\n") == "one\ntwo"
-    assert plain_text(451, " ") == "451"
-    assert plain_text("  ", " ") is None
-    assert plain_text([], " ") is None
+    assert plain_text(["one", None, "two"], "\n", clean) == "one\ntwo"
+    assert plain_text(451, " ", clean) == "451"
+    assert plain_text("  ", " ", clean) is None
+    assert plain_text([], " ", clean) is None
 
 
 def test_values_as_texts():
-    assert as_texts(["a", None, "", 2, 2.0, 2.5, True]) == ["a", "2", "2", "2.5", "true"]
-    assert as_texts({"brand": "X", "size": [1, 2], "none": None}) == ["brand: X", "size: 1, 2"]
-    assert as_texts(float("nan")) == ""
-    assert as_texts(date(2026, 11, 23)) == "2026-11-23"
-    assert as_texts(b"bytes") == ""
+    assert as_texts(["a", None, "", 2, 2.0, 2.5, True], clean) == ["a", "2", "2", "2.5", "true"]
+    assert as_texts({"brand": "X", "size": [1, 2], "none": None}, clean) == ["brand: X", "size: 1, 2"]
+    assert as_texts(float("nan"), clean) == ""
+    assert as_texts(date(2026, 11, 23), clean) == "2026-11-23"
+    assert as_texts(b"bytes", clean) == ""
 
 
 def test_attributes_keep_their_order_and_compare_without_it():
-    in_order, sorted_ = attributes_json({"b": "2", "a": ["x"], "empty": None})
+    in_order, sorted_ = attributes_json({"b": "2", "a": ["x"], "empty": None}, clean)
     assert in_order == '{"b": "2", "a": ["x"]}'
-    assert sorted_ == attributes_json({"a": ["x"], "b": 2})[1]
+    assert sorted_ == attributes_json({"a": ["x"], "b": 2}, clean)[1]
     assert json.loads(sorted_) == json.loads(in_order)
-    assert attributes_json({"empty": None}) == (None, None)
+    assert attributes_json({"empty": None}, clean) == (None, None)

@@ -218,6 +218,14 @@ def test_a_column_that_but_for_its_capitals_is_a_field_is_told(shop):
     assert "taken as an attribute" not in mended.sentence()
 
 
+def test_html_is_taken_out_of_texts_unless_it_is_meant(shop):
+    shop.catalog({"item_id": "1", "title": "Tom &amp; Co", "description": "<p>Wool</p>", "care": ["<b>cold</b> wash"]})
+    shop.ingest()
+    assert shop.items("title", "description", "attributes") == [("1", "Tom & Co", "Wool", '{"care": ["cold wash"]}')]
+    shop.ingest(html=False)
+    assert shop.items("title", "description") == [("1", "Tom &amp; Co", "<p>Wool</p>")]
+
+
 def test_a_column_to_ignore_that_no_row_has_is_told(shop):
     shop.catalog({"item_id": "1", "title": "Apple"}, {"item_id": "2", "price": 3})
     ignore = {"columns": {"ignore": ["price", "stocks"]}}
