@@ -32,6 +32,10 @@ _PARQUET_ROWS_WITH_BYTES = 128
 _MAX_DEPTH = 32  # of JSON; what makes texts of values recurs
 _UTF8_BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
+_OTHER_FORMATS = {  # by how their files begin
+    b"PAR1": "is Parquet; rename it to .parquet, or set ingest.catalog_format or ingest.interactions_format",
+    b"PK\x03\x04": "is a ZIP archive, or a spreadsheet; unpack it, or export it as CSV",
+}
 _UNCLOSED = "a quote opens a cell here that no quote before a delimiter or a line's end closes;"
 _QUOTING = "write it twice and quote the cell, or, for a file without quoting, set ingest.quoting: false"
 _DELIMITERS = (",", ";", "\t", "|")
@@ -320,7 +324,13 @@ def _holds_bytes(data_type: pa.DataType) -> bool:
 
 
 def _open(source: SourceFile) -> BinaryIO:
-    """Open a file, through gzip where its name ends so or its bytes begin so: downloads lose their `.gz`."""
+    """Open a file, through gzip where its name ends so or its bytes begin so: downloads lose their `.gz`.
+
+    Raises StageError where its bytes begin as those of a format that is no text.
+    """
     with source.path.open("rb") as stream:
-        zipped = source.path.suffix == ".gz" or stream.read(len(_GZIP)) == _GZIP
+        begins = stream.read(4)
+    if begins in _OTHER_FORMATS:
+        raise StageError(f"{source.path}: can't be read as {source.format}: it {_OTHER_FORMATS[begins]}")
+    zipped = source.path.suffix == ".gz" or begins.startswith(_GZIP)
     return cast(BinaryIO, gzip.open(source.path, "rb")) if zipped else source.path.open("rb")

@@ -197,6 +197,15 @@ def test_gzip(tmp_path):
         read(tmp_path / "x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9)[:-12])
 
 
+@pytest.mark.parametrize(
+    "content, remedy", [(b"PAR1\x15\x04", "rename it to .parquet"), (b"PK\x03\x04\x14\x00", "unpack it")]
+)
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_files_of_another_format(tmp_path, name, content, remedy):
+    with pytest.raises(StageError, match=f"{name}: can't be read as .*{remedy}"):
+        read(tmp_path / name, content)
+
+
 @pytest.mark.parametrize("name", ["x.parquet", "x.jsonl.gz"])
 def test_damaged_files(tmp_path, name):
     with pytest.raises(StageError, match="can't be read as"):
