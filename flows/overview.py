@@ -63,8 +63,8 @@ def item(config: PipelineConfig, item_id: str) -> str:
 
 def rejects(config: PipelineConfig, rows: int) -> str:
     """Return the last `rows` refused rows, the newest at the end, with what is wrong and its remedy."""
-    table = config.open_store().table(REJECTS)
-    found, total = last_rejects(table.scan(), rows), table.count()
+    table = config.open_store().table(REJECTS).scan()
+    found, total = last_rejects(table, rows), table.select(pl.len()).collect().item()
     cells = [["" if cell is None else str(cell) for cell in row] for row in found.iter_rows()]
     shown = _table(REJECT_COLUMNS, cells, words=len(REJECT_COLUMNS)) or "nothing was ever refused"
     return shown if found.height == total else f"{shown}\n\nthe last {found.height:,} of {total:,}; --rows shows more"

@@ -76,13 +76,9 @@ def check_picture(content: bytes, limits: PictureLimits) -> None:
     picture = _opened(content, limits.max_bytes, limits.max_pixels)
     width, height = picture.size
     if min(width, height) < limits.min_side:
-        raise PictureError(
-            "too_small", f"{width} × {height} pixels; the shorter side needs {limits.min_side}: deliver a larger one"
-        )
+        raise PictureError("too_small", f"{width} × {height} pixels; the shorter side needs {limits.min_side}")
     if max(width, height) > limits.max_aspect * min(width, height):
-        raise PictureError(
-            "bad_aspect", f"{width} × {height} pixels; sides may differ {limits.max_aspect:g}-fold: crop it"
-        )
+        raise PictureError("bad_aspect", f"{width} × {height} pixels; sides may differ {limits.max_aspect:g}-fold")
     picture.draft("RGB", (max(width // 8, 1), max(height // 8, 1)))
     _loaded(picture)
 
@@ -104,28 +100,21 @@ def decode_picture(content: bytes, max_pixels: int, max_side: int | None = None)
 
 def _opened(content: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
     if not content:
-        raise PictureError("empty", "the file has no bytes; deliver it again")
+        raise PictureError("empty", "the file has no bytes")
     if len(content) > max_bytes:
-        raise PictureError(
-            "too_many_bytes", f"{len(content):,} bytes; at most {max_bytes:,} are read: deliver a smaller file"
-        )
+        raise PictureError("too_many_bytes", f"{len(content):,} bytes; at most {max_bytes:,} are read")
     try:
         picture = Image.open(io.BytesIO(content), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(
-            "too_many_pixels", f"{error}; at most {max_pixels:,} pixels are decoded: deliver a smaller one"
-        ) from error
+        raise PictureError("too_many_pixels", f"{error}; at most {max_pixels:,} pixels are decoded") from error
     except _DAMAGE as error:
-        begins = f"begins with {content[:16]!r}"
         if _begins_as_picture(content[:16]):
-            said = f"the picture ends early or is damaged, in its header: {begins}; deliver it again"
+            said = f"the picture ends early or is damaged, in its header: begins with {content[:16]!r}"
             raise PictureError("truncated", said) from error
-        raise PictureError("not_a_picture", f"no known picture format: {begins}; deliver a picture") from error
+        raise PictureError("not_a_picture", f"no known picture format: begins with {content[:16]!r}") from error
     width, height = picture.size
     if width * height > max_pixels:
-        raise PictureError(
-            "too_many_pixels", f"{width} × {height} pixels; at most {max_pixels:,} are decoded: deliver a smaller one"
-        )
+        raise PictureError("too_many_pixels", f"{width} × {height} pixels; at most {max_pixels:,} are decoded")
     return picture
 
 
@@ -143,7 +132,7 @@ def _loaded(picture: Image.Image) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError("too_many_pixels", str(error)) from error
     except _DAMAGE as error:
-        raise PictureError("truncated", f"the picture ends early or is damaged: {error}; deliver it again") from error
+        raise PictureError("truncated", f"the picture ends early or is damaged: {error}") from error
     return picture
 
 

@@ -81,6 +81,7 @@ class CatalogPass:
     def _draft(self, source: SourceFile, row: Row) -> ItemDraft | Refusal:
         number, values = row
         columns = self._delivery.columns
+        self._note_columns(source, values)
         try:
             item_id = id_text(values.get(columns.item_id))
         except BadValueError as error:
@@ -88,7 +89,6 @@ class CatalogPass:
         if item_id in self.accepted:
             detail = "an earlier row of this delivery has this id and was taken; give each item one row"
             return Refusal(source.name, number, columns.item_id, item_id, "duplicate_id", detail)
-        self._note_columns(source, values)
         draft = _draft(source, number, item_id, values, columns, self._clean)
         if long_field := _too_long(draft, columns, self._config.max_text_chars):
             self.refused.add(item_id)

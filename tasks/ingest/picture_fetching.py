@@ -82,7 +82,7 @@ def _answer(response: http.client.HTTPResponse, config: PictureConfig) -> tuple[
 
 
 def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
-    too_long = PictureError("too_many_bytes", f"over {max_bytes:,} bytes (ingest.pictures.limits.max_bytes)")
+    too_long = PictureError("too_many_bytes", f"over {max_bytes:,} bytes")
     if response.length is not None and response.length > max_bytes:
         raise too_long
     content = bytearray()

@@ -19,11 +19,9 @@ def picture_file(folder: Path, text: str) -> tuple[Path, str]:
         path = (folder / relative).resolve(strict=True)
         status = path.stat()
     except (OSError, RuntimeError, UnicodeEncodeError) as error:  # RuntimeError: links in a circle
-        raise PictureError(
-            "missing", f"{text[:200]!r} is not in the catalog's folder or can't be opened; deliver it"
-        ) from error
+        raise PictureError("missing", f"{text[:200]!r} is not in the catalog's folder or can't be opened") from error
     if not path.is_relative_to(folder.resolve()):
         raise outside
     if not stat.S_ISREG(status.st_mode):
-        raise PictureError("missing", f"{text[:200]!r} is no file; deliver it")
+        raise PictureError("missing", f"{text[:200]!r} is no file")
     return path, f"{status.st_size}-{status.st_mtime_ns}"

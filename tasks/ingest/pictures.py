@@ -26,6 +26,19 @@ from tasks.ingest.picture_fetching import TRANSIENT, fetch_picture
 from tasks.ingest.picture_paths import picture_file
 from tasks.ingest.refusals import PICTURE_REASON, Refusal
 
+_REMEDIES = {  # by kind of PictureError, where its detail doesn't say it
+    "missing": "deliver it",
+    "empty": "deliver it again",
+    "not_a_picture": "deliver a picture",
+    "truncated": "deliver it again",
+    "too_many_bytes": "deliver a smaller one, or raise ingest.pictures.limits.max_bytes",
+    "too_many_pixels": "deliver a smaller one, or raise ingest.pictures.limits.max_pixels",
+    "too_small": "deliver a larger one",
+    "bad_aspect": "crop it",
+    "bad_url": "correct the URL, or allow its scheme (ingest.pictures.schemes)",
+    "too_many_redirects": "give the final URL",
+    TRANSIENT: "the next run tries again",
+}
 _CHUNK = 128  # pictures in memory at a time
 _WRITE_SECONDS = 20.0  # what a killed run may have to fetch again
 _COLUMNS = ("source", "stamp", "image_digest", "image_reference", "reason", "detail", "size")
@@ -221,9 +234,9 @@ def _read(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(max_bytes + 1)
     except OSError as error:
-        raise PictureError("missing", f"{path.name} can't be opened: {error.strerror}; deliver it") from error
+        raise PictureError("missing", f"{path.name} can't be opened: {error.strerror}") from error
     if len(content) > max_bytes:
-        raise PictureError("too_many_bytes", f"over {max_bytes:,} bytes (ingest.pictures.limits.max_bytes)")
+        raise PictureError("too_many_bytes", f"over {max_bytes:,} bytes")
     return content
 
 
@@ -233,5 +246,6 @@ def _refusal(draft: ItemDraft, verdict: Verdict, column: str) -> Refusal | None:
     if verdict.reason == _FETCHING_OFF:  # one for the file: the remedy is one setting
         detail = "pictures are given as URLs; set ingest.pictures.fetch: true to fetch them"
         return Refusal(draft.source, None, column, None, _FETCHING_OFF, detail)
-    reason = f"{PICTURE_REASON}{verdict.reason}"
-    return Refusal(draft.source, draft.row, column, draft.item_id, reason, verdict.detail or "")
+    reason, remedy = f"{PICTURE_REASON}{verdict.reason}", _REMEDIES.get(verdict.reason)
+    detail = "; ".join(part for part in (verdict.detail, remedy) if part)
+    return Refusal(draft.source, draft.row, column, draft.item_id, reason, detail)

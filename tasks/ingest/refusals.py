@@ -1,7 +1,6 @@
 """Rows that are refused: what a refusal says, which ones the store knows already, and each file's share of them.
 
-A refusal is known by its source, row, field, item, reason and detail; a picture's by its item, whose row moves when
-the catalog gains or loses another. The same files ingested again give the same refusals, so none is written twice.
+The same files ingested again give the same refusals, so none is written twice (`Refusal.known_by`).
 """
 
 from collections import Counter
@@ -16,7 +15,7 @@ from storage.digests import number_of_text
 from storage.schemas import REJECTS
 from storage.tables import Store
 
-PICTURE_REASON = "picture_"  # begins the reasons of refused pictures, which leave the row taken
+PICTURE_REASON = "picture_"  # begins the reasons of refused pictures
 
 _STAGE = "ingest"
 _IDENTITY = ("source", "row", "field", "item_id", "reason", "detail")
@@ -31,6 +30,17 @@ class Refusal(NamedTuple):
     item_id: str | None
     reason: str
     detail: str
+
+    @property
+    def known_by(self) -> tuple[str | int | None, ...]:
+        """What another refusal has in common with this one if it is the same.
+
+        All of it; of a picture, whose item is taken in all the same, not the row, which moves when the catalog gains or
+        loses another.
+        """
+        if self.reason.startswith(PICTURE_REASON):
+            return self.source, self.item_id, self.reason, self.detail
+        return tuple(self)
 
 
 class RefusalLog:
@@ -95,5 +105,4 @@ def _stored_digests(store: Store, sources: list[str]) -> np.ndarray:
 
 
 def _digest(refusal: Refusal) -> int:
-    known_by = refusal._replace(row=None) if refusal.reason.startswith(PICTURE_REASON) else refusal
-    return number_of_text("\x00".join("" if part is None else str(part) for part in known_by))
+    return number_of_text("\x00".join("" if part is None else str(part) for part in refusal.known_by))

@@ -23,12 +23,13 @@ _LARGEST_ORDER = 2**62
 def decide_unit(values: Iterable[object]) -> TimestampUnit:
     """Return the unit of a file's first timestamps, by the median of its numbers; `iso` where most are dates.
 
-    What is no number in a log of numbers is refused row by row later, and so is a number among dates. Numbers are dates
-    where all are (20260228): of numbers that count on, some have a thirteenth month.
+    What is no number in a log of numbers is refused row by row later, and so is a number among dates. A number that
+    names a day, as 20260228, is a date: of numbers that count on, few do.
     """
     given = [value for value in values if value is not None and str(value).strip()]
     numbers = [number for value in given if (number := _number(value)) is not None]
-    if len(numbers) <= sum(map(_is_date, given)) or all(_calendar_day(number) for number in numbers):
+    days = sum(_calendar_day(number) is not None for number in numbers)
+    if len(numbers) - days <= days + sum(map(_is_date, given)):
         return "iso"
     middle = abs(statistics.median_low(numbers))
     return next((unit for bound, unit in _MAGNITUDES if middle < bound), "ns")
@@ -67,8 +68,8 @@ def _plausible(milliseconds: int, value: object, unit: str) -> int:
 
 
 def _calendar_day(number: float) -> date | None:
-    """The day that a number of eight digits names: year, month, day."""
-    if number != int(number) or not 10**7 <= number < 10**8:
+    """The day, from 1980 to 2199, that a number names by its year, month and day."""
+    if number != int(number) or not 1980_00_00 <= number < 2200_00_00:
         return None
     year, month_day = divmod(int(number), 10_000)
     try:

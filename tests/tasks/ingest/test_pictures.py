@@ -84,7 +84,7 @@ def test_a_refused_picture_is_a_reject_and_the_item_stays(shop):
             (7, "image", "torn", "picture_truncated"),
         ]
     remedies = (
-        "a smaller one",
+        "raise ingest.pictures.limits.max_pixels",
         "deliver it again",
         "deliver it",
         "a larger one",

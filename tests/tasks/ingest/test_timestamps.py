@@ -49,14 +49,15 @@ def test_texts_and_moments(text):
     assert timestamp_of(text, "s") == MILLISECONDS
 
 
-@pytest.mark.parametrize("days", [[19971203, 19971204], ["19971204", "19971231"], [19971204.0, None]])
-def test_numbers_that_all_name_days_are_dates(days):
+@pytest.mark.parametrize("days", [[19971203, 19971204], ["19971204", "19971231"], [19971204.0, None], [19971204, 0]])
+def test_numbers_that_name_days_are_dates(days):
     assert decide_unit(days) == "iso"
     assert timestamp_of(type(days[0])(19971204), "iso") == timestamp_of("1997-12-04", "iso") == 881_193_600_000
 
 
 def test_numbers_that_count_on_are_no_days():
     assert decide_unit(range(19971228, 19971304 + 100)) == "order"
+    assert decide_unit([12340511, 12340512]) == "order"  # no year of a shop
     with pytest.raises(BadValueError, match="19971304 is a number, neither"):
         timestamp_of(19971304, "iso")
 
