@@ -11,8 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
-
-import nh3
+from html.entities import html5
 
 _MAX_ID_CHARS = 512
 _EXACT_FLOAT = 2**53
@@ -20,11 +19,29 @@ _WHOLE_AS_DECIMAL = re.compile(r"(-?\d+)\.0+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _ID_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# Elements that stand on lines of their own, and others that a text is known as HTML by.
-_BLOCKS = "blockquote|br|center|dd|div|dl|dt|h1|h2|h3|h4|h5|h6|hr|li|ol|p|pre|section|table|td|th|tr|ul"
-_INLINE = "a|abbr|b|big|code|em|font|i|iframe|img|script|small|span|strike|strong|style|sub|sup|u"
-_TAG = re.compile(rf"</?(?:{_BLOCKS}|{_INLINE})(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_BLOCK = re.compile(r"<[^<>]*>")
+# Elements of HTML: within a line, hidden with all they hold, and the others, which begin a new line.
+_INLINE = (
+    "a|abbr|acronym|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|img|ins|kbd|label|mark|nobr|q|s|samp|small|span|"
+)
+_INLINE += "strike|strong|sub|sup|time|tt|u|var|wbr"
+_HIDDEN = "iframe|noembed|noframes|noscript|script|style|template"
+_BREAKING = (
+    "address|article|aside|audio|blockquote|body|br|button|canvas|caption|center|col|colgroup|dd|details|dialog|dir|"
+)
+_BREAKING += (
+    "div|dl|dt|embed|fieldset|figcaption|figure|footer|form|h[1-6]|head|header|hgroup|hr|html|input|legend|li|link|"
+)
+_BREAKING += (
+    "main|map|menu|meta|nav|object|ol|optgroup|option|p|param|picture|pre|section|select|source|summary|svg|table|"
+)
+_BREAKING += "tbody|td|textarea|tfoot|th|thead|title|tr|track|ul|video"
+_KNOWN = f"(?:{_INLINE}|{_HIDDEN}|{_BREAKING})"
+
+# Each pattern goes over a text once, whatever the text is: it stops at the next `<`, gives nothing back, or takes all.
+_END = r"""(?:(?:\s(?:[^<>"']++|"[^"<]*+"|'[^'<]*+'|["'])*+)?/?|\s[^<>]*+)>"""
+_SHOWS_HTML = re.compile(rf"<!--|</{_KNOWN}\s*>|<(?:br|hr|img|li|p)\s*/?>|<{_KNOWN}\s+[\w:-]+\s*=", re.IGNORECASE)
+_UNSEEN = re.compile(rf"<!--.*?(?:-->|\Z)|<!doctype[^<>]*>|<({_HIDDEN}){_END}.*?(?:</\1\s*>|\Z)", re.I | re.S)
+_ELEMENT = re.compile(rf"</?(?:({_INLINE})|{_KNOWN}){_END}", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 
 Clean = Callable[[str], str]
@@ -106,19 +123,29 @@ def _scalar_text(value: object, clean: Clean) -> str:
 
 
 def words_of_html(text: str) -> str:
-    """Return a text that holds HTML without its tags, scripts and comments, each block on a line of its own; cleaned.
+    """Return a text that holds HTML, escaped or not, as its words, each block on a line of its own; cleaned.
 
-    Any other text only has its entities replaced: a lone `<` is no tag, and neither is `<3`.
+    Elements, comments and scripts go, the latter with what they hold. Entities become what they stand for, also in a
+    text without HTML, which stays otherwise: a lone `<` is no tag, and neither is `<3` or `List<int>`.
     """
-    if "<" in text and _TAG.search(text):
-        blocks = nh3.clean(
-            text, tags=set(_BLOCKS.split("|")), attributes={}
-        )  # well-formed: `<` that is no tag is an entity now
-        lines = (" ".join(line.split()) for line in html.unescape(_BLOCK.sub("\n", blocks)).splitlines())
-        text = "\n".join(line for line in lines if line)
-    elif "&" in text:
-        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    return clean(text)
+    text = clean(text)
+    if "<" not in text and "&" not in text:
+        return text
+    if not _SHOWS_HTML.search(text):
+        text = _ENTITY.sub(_character, text)
+        if not _SHOWS_HTML.search(text):
+            return clean(text)
+    words = _ENTITY.sub(_character, _ELEMENT.sub(_break, _UNSEEN.sub(" ", text)))
+    lines = (" ".join(line.split()) for line in clean(words).split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+def _break(element: re.Match[str]) -> str:
+    return "" if element[1] else "\n"
+
+
+def _character(entity: re.Match[str]) -> str:
+    return html.unescape(entity[0]) if entity[0][1] == "#" else html5.get(entity[0][1:], entity[0])
 
 
 def clean(text: str) -> str:

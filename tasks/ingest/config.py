@@ -94,13 +94,13 @@ class IngestConfig(BaseModel):
     )
     html: bool = Field(
         default=True,
-        description="take HTML out of texts: tags, scripts, comments, entities; false: where `<p>` is meant as written",
+        description="take HTML out of texts: elements, scripts, comments, entities; false: `<p>` is meant as written",
     )
     columns: CatalogColumns = CatalogColumns()
     event_columns: EventColumns = EventColumns()
     timestamp_unit: TimestampUnit = Field(
         default="auto",
-        description="auto: ISO 8601 text, else by magnitude, one unit a file; order: only the order counts",
+        description="auto: dates (ISO 8601, 20260228), or by magnitude, one unit a file; order: the order alone counts",
     )
     pictures: PictureConfig = PictureConfig()
     max_text_chars: int = Field(
