@@ -20,21 +20,18 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _ID_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # Elements of HTML: within a line, hidden with all they hold, and the others, which begin a new line.
-_INLINE = (
-    "a|abbr|acronym|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|img|ins|kbd|label|mark|nobr|q|s|samp|small|span|"
+_INLINE, _HIDDEN, _BREAKING = (
+    "|".join(names.split())
+    for names in (
+        """a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd label mark nobr q s samp small span
+        strike strong sub sup time tt u var wbr""",
+        "iframe noembed noframes noscript script style template",
+        """address article aside audio blockquote body br button canvas caption center col colgroup dd details dialog
+        dir div dl dt embed fieldset figcaption figure footer form h[1-6] head header hgroup hr html input legend li
+        link main map menu meta nav object ol optgroup option p param picture pre section select source summary svg
+        table tbody td textarea tfoot th thead title tr track ul video""",
+    )
 )
-_INLINE += "strike|strong|sub|sup|time|tt|u|var|wbr"
-_HIDDEN = "iframe|noembed|noframes|noscript|script|style|template"
-_BREAKING = (
-    "address|article|aside|audio|blockquote|body|br|button|canvas|caption|center|col|colgroup|dd|details|dialog|dir|"
-)
-_BREAKING += (
-    "div|dl|dt|embed|fieldset|figcaption|figure|footer|form|h[1-6]|head|header|hgroup|hr|html|input|legend|li|link|"
-)
-_BREAKING += (
-    "main|map|menu|meta|nav|object|ol|optgroup|option|p|param|picture|pre|section|select|source|summary|svg|table|"
-)
-_BREAKING += "tbody|td|textarea|tfoot|th|thead|title|tr|track|ul|video"
 _KNOWN = f"(?:{_INLINE}|{_HIDDEN}|{_BREAKING})"
 
 # Each pattern goes over a text once, whatever the text is: it stops at the next `<`, gives nothing back, or takes all.
