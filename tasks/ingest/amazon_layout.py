@@ -4,6 +4,8 @@ meta_*.jsonl(.gz) or *.parquet: parent_asin, title, features, description (list)
 categories, details. Reviews as JSON Lines, or the rating-only CSV: user_id, parent_asin, timestamp in milliseconds.
 """
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.ingest.config import CatalogColumns, EventColumns, IngestConfig
@@ -23,6 +25,8 @@ _NO_ATTRIBUTES = (
     "subtitle",
     "author",
 )
+_NO_DETAILS = ("Best Sellers Rank",)
+_MAX_DEPTH_OF_DETAILS = 32
 
 
 def amazon_delivery(config: IngestConfig) -> Delivery:
@@ -32,7 +36,22 @@ def amazon_delivery(config: IngestConfig) -> Delivery:
         catalog, interactions = _files(config.folder)
     columns = CatalogColumns(item_id=_ITEM_ID, image="images", ignore=_NO_ATTRIBUTES)
     event_columns = EventColumns(item_id=_ITEM_ID)
-    return Delivery(*source_files(catalog, interactions, config), *layout_columns(config, columns, event_columns))
+    meta, events = source_files(catalog, interactions, config)
+    lasting = tuple(replace(file, adapt=_lasting_details) for file in meta)
+    return Delivery(lasting, events, *layout_columns(config, columns, event_columns))
+
+
+def _lasting_details(values: dict[str, object]) -> dict[str, object]:
+    """Make an object of `details`, in Parquet files JSON in a string, without what changes from crawl to crawl."""
+    details = values.get("details")
+    if isinstance(details, str) and details.count("{") + details.count("[") <= _MAX_DEPTH_OF_DETAILS:
+        try:
+            details = json.loads(details)
+        except ValueError:
+            return values
+    if not isinstance(details, dict):
+        return values
+    return values | {"details": {name: value for name, value in details.items() if name not in _NO_DETAILS}}
 
 
 def _files(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

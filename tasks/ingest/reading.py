@@ -328,9 +328,12 @@ def _open(source: SourceFile) -> BinaryIO:
 
     Raises StageError where its bytes begin as those of a format that is no text.
     """
-    with source.path.open("rb") as stream:
+    with source.path.open("rb") as plain:
+        zipped = source.path.suffix == ".gz" or plain.read(len(_GZIP)) == _GZIP
+    open_bytes = gzip.open if zipped else open
+    with open_bytes(source.path, "rb") as stream:
         begins = stream.read(4)
     if begins in _OTHER_FORMATS:
-        raise StageError(f"{source.path}: can't be read as {source.format}: it {_OTHER_FORMATS[begins]}")
-    zipped = source.path.suffix == ".gz" or begins.startswith(_GZIP)
-    return cast(BinaryIO, gzip.open(source.path, "rb")) if zipped else source.path.open("rb")
+        inside = "unpack it (gzip -d): what it holds " if zipped else "it "
+        raise StageError(f"{source.path}: can't be read as {source.format}: {inside}{_OTHER_FORMATS[begins]}")
+    return cast(BinaryIO, open_bytes(source.path, "rb"))

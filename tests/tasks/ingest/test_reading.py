@@ -204,6 +204,8 @@ def test_gzip(tmp_path):
 def test_files_of_another_format(tmp_path, name, content, remedy):
     with pytest.raises(StageError, match=f"{name}: can't be read as .*{remedy}"):
         read(tmp_path / name, content)
+    with pytest.raises(StageError, match=f"{name}: can't be read as .*unpack it .gzip -d.*{remedy}"):
+        read(tmp_path / name, gzip.compress(content))
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.jsonl.gz"])
