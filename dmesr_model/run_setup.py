@@ -46,11 +46,22 @@ def claim_output(output_dir: Path, features: ItemFeatures, sequences: Sequences,
         "vectors": [*features.vectors_UE.shape, _digest(features.vectors_UE[::spacing])],
     }
     path = output_dir / "run.json"
-    if path.exists() and json.loads(path.read_text()) == identity:
+    held = json.loads(path.read_text()) if path.exists() else {}
+    if held == identity:
         return
-    if path.exists() and any((output_dir / name).exists() for name in ("checkpoints", "summary.json")):
-        raise ValueError(f"{output_dir} holds a run with other settings or data; name another output folder")
+    if held and any((output_dir / name).exists() for name in ("checkpoints", "summary.json")):
+        differ = ", ".join(_differing(held, identity))
+        raise ValueError(f"{output_dir} holds a run with other settings or data ({differ}); name another output folder")
     replace_text(path, json.dumps(identity, indent=2))
+
+
+def _differing(held: object, wanted: object, name: str = "") -> list[str]:
+    """Names of the parts in which two trees of JSON differ, such as `train.optimizer.warmup_steps`."""
+    if not isinstance(held, dict) or not isinstance(wanted, dict):
+        return [] if held == wanted else [name]
+    absent = ()  # is no JSON
+    pairs = {key: (held.get(key, absent), wanted.get(key, absent)) for key in sorted(held.keys() | wanted.keys())}
+    return [part for key, pair in pairs.items() for part in _differing(*pair, f"{name}.{key}" if name else key)]
 
 
 def _digest(*arrays: np.ndarray) -> str:

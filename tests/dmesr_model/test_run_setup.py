@@ -13,21 +13,31 @@ from dmesr_model.sequences import Sequences
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "changed, named",
     [
-        lambda features: replace(features, views=("text", "image")),
-        lambda features: replace(features, coarse_index_NV=features.coarse_index_NV[:, ::-1]),
-        lambda features: replace(features, segment_index_NL=features.segment_index_NL[:, :2]),
-        lambda features: replace(features, vectors_UE=features.vectors_UE + np.float32(1)),
+        (lambda features: replace(features, views=("text", "image")), "features"),
+        (lambda features: replace(features, coarse_index_NV=features.coarse_index_NV[:, ::-1]), "texts"),
+        (lambda features: replace(features, segment_index_NL=features.segment_index_NL[:, :2]), "texts"),
+        (lambda features: replace(features, vectors_UE=features.vectors_UE + np.float32(1)), "vectors"),
     ],
     ids=["views", "where texts stand", "segments", "vectors"],
 )
-def test_a_folder_is_not_taken_for_a_run_on_other_features(toy_features, toy_sequences, tmp_path, changed):
+def test_a_folder_is_not_taken_for_a_run_on_other_features(toy_features, toy_sequences, tmp_path, changed, named):
     claim_output(tmp_path, toy_features(), toy_sequences(), {})
     (tmp_path / "summary.json").touch()
     claim_output(tmp_path, toy_features(), toy_sequences(), {})
-    with pytest.raises(ValueError, match="holds a run with other settings or data"):
+    with pytest.raises(ValueError, match=rf"holds a run with other settings or data \({named}\)"):
         claim_output(tmp_path, changed(toy_features()), toy_sequences(), {})
+
+
+def test_a_run_with_other_settings_names_each_that_differs(toy_features, toy_sequences, tmp_path):
+    held = {"train": {"seed": 1, "optimizer": {"learning_rate": 0.1, "clip_norm": 1.0}, "of_an_earlier_release": None}}
+    wanted = {"train": {"seed": 1, "optimizer": {"learning_rate": 0.2, "clip_norm": 1.0}}}
+    claim_output(tmp_path, toy_features(), toy_sequences(), held)
+    claim_output(tmp_path, toy_features(), toy_sequences(), wanted)  # nothing was trained yet
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match=r"\(train.of_an_earlier_release, train.optimizer.learning_rate\)"):
+        claim_output(tmp_path, toy_features(), toy_sequences(), held)
 
 
 def test_each_adapter_knows_the_mean_of_its_source_over_the_items_of_training():
