@@ -182,7 +182,8 @@ def _embed_slowly(url: str, folder: str) -> None:
 
 def test_the_encoder_digest_knows_what_bears_on_a_vector() -> None:
     assert EmbedConfig().encoder_digest == EmbedConfig(batch=7, device="cpu").encoder_digest
-    assert EmbedConfig().encoder_digest != EmbedConfig(normalize=False).encoder_digest
+    for settings in ({"normalize": False}, {"dtype": "float16"}, {"max_tokens": 64}):
+        assert EmbedConfig().encoder_digest != EmbedConfig(**settings).encoder_digest
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ from dmesr_model.sequences import Sequences
 from storage.digests import digest_of_text
 from storage.schemas import INTERACTIONS
 from storage.vectors import vectors_from_frame
-from tasks.features import EVERY_EVENT, Dataset, open_features
+from tasks.describe import DescribeConfig
+from tasks.embed import EmbedConfig
+from tasks.features import EVERY_EVENT, Dataset, open_features, sequences_digest
 from tasks.ingest.filters import FilterConfig
+from tasks.segments import SegmentConfig
 from tasks.stage import StageError
 
 
@@ -107,6 +110,46 @@ def test_compaction_changes_no_digest_and_an_answer_does(three_items) -> None:
     after_more = dataset(three_items).keys
     three_items.put_item("d", "vase")
     assert dataset(three_items).keys.features != after_more.features
+
+
+def test_vectors_that_came_since_are_known(three_items) -> None:
+    before = dataset(three_items).keys
+    three_items.put_vectors({"lamp": [7, 8]})
+    features, _ = open_features(dataset(three_items).features_folder())
+    assert [7, 8] in features.vectors_UE.tolist()
+    assert dataset(three_items).keys.features != before.features
+
+
+def test_another_encoder_gives_other_features_of_the_same_texts(three_items) -> None:
+    dataset(three_items).features_folder()
+    three_items.embed = EmbedConfig(model="made/other")
+    three_items.put_vectors({"a blue mug": [1, 0], "a a a a": [9, 0], "mug": [3, 0], "It is blue.": [5, 0]})
+    features, _ = open_features(dataset(three_items).features_folder())
+    assert sorted(features.vectors_UE.tolist()) == [[1, 0], [3, 0], [5, 0]]
+
+
+def test_views_in_another_order_are_other_features(three_items) -> None:
+    before, _ = open_features(dataset(three_items).features_folder())
+    three_items.describe = DescribeConfig(model="made/model", prompts=("summary", "caption"))
+    after, _ = open_features(dataset(three_items).features_folder())
+    assert (before.views, after.views) == (("image", "text"), ("text", "image"))
+    assert after.coarse_index_NV.tolist() == before.coarse_index_NV[:, ::-1].tolist()
+
+
+def test_settings_behind_the_data_are_another_configuration(three_items, tmp_path: Path) -> None:
+    (tmp_path / "see.yaml").write_text("name: caption\nview: image\nuser: What is in the picture?\n")
+    shop, before = three_items, dataset(three_items).keys.configuration
+    shop.describe = DescribeConfig(model="made/model", prompts=(str(tmp_path / "see.yaml"), "summary"))
+    prompt = dataset(shop).keys.configuration
+    shop.embed = EmbedConfig(model="made/encoder", segments=SegmentConfig(max_segments=3))
+    segments = dataset(shop).keys.configuration
+    filters = dataset(shop, FilterConfig(k_items=2)).keys.configuration
+    assert len({before, prompt, segments, filters}) == 4
+
+
+def test_the_digest_of_sequences_knows_whose_they_are() -> None:
+    users = (["a", "bc"], ["ab", "c"], ["a", "bd"])
+    assert len({sequences_digest(Sequences.from_histories([[1, 2], [3]], ids)) for ids in users}) == 3
 
 
 def test_no_items_and_no_events(hand_made_shop) -> None:

@@ -26,8 +26,14 @@ def test_the_same_content_elsewhere_is_the_same_model(tmp_path: Path) -> None:
     assert model_digest(folder_with(tmp_path / "four", b"x", config="{}")) != one
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth"])
-def test_weights_of_every_form_count(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pytorch_model.bin", "model.pt", "weights.pth"),
+        *("chat_template.jinja", "merges.txt", "tokenizer.model", "qwen.tiktoken"),
+    ],
+)
+def test_weights_of_every_form_and_what_makes_tokens_of_a_prompt_count(name: str, tmp_path: Path) -> None:
     model = folder_with(tmp_path / "model", b"w")
     digests = [model_digest(model)]
     for content in (b"one", b"other"):

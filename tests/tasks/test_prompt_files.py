@@ -39,6 +39,11 @@ def test_the_digest_knows_what_is_asked_and_not_how_the_file_is_called_or_commen
     assert load_prompt(write(tmp_path, READ + "sampling: {temperature: 0.0}\n")).digest == first  # the default, said
 
 
+def test_a_prompt_reads_what_either_turn_mentions(tmp_path: Path) -> None:
+    both = load_prompt(write(tmp_path, READ + "system: 'Sold as {{ attributes }}: {{ description }}'\n"))
+    assert both.item_fields == ("title", "description", "attributes")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -33,8 +33,10 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def item(item_id: str, title: str | None, description: str | None, picture: str | None) -> dict[str, object]:
-    texts = {"title": title, "description": description, "attributes": None}
+def item(
+    item_id: str, title: str | None, description: str | None, picture: str | None, attributes: str | None = None
+) -> dict[str, object]:
+    texts = {"title": title, "description": description, "attributes": attributes}
     digests = {f"{name}_digest": None if text is None else digest_of_text(text) for name, text in texts.items()}
     places = {"image_reference": picture, "image_digest": picture, "content_digest": item_id, "run_id": "r"}
     return {"item_id": item_id, **texts, **digests, **places, "active": True, "first_seen_at": NOW, "updated_at": NOW}
@@ -117,13 +119,32 @@ def test_moving_the_model_and_renaming_pictures_changes_nothing(store: Store, mo
     assert keys(store, DescribeConfig(model=str(moved))) == before
 
 
-def test_other_weights_make_all_stale_and_max_pixels_only_picture_views(store: Store, model: Path) -> None:
+@pytest.mark.parametrize("settings", [{"max_pixels": 10_000}, {"processor": {"min_pixels": 784}}])
+def test_other_settings_of_pictures_make_only_picture_views_stale(settings: dict, store: Store, model: Path) -> None:
     put_items(store, *THREE)
     before = keys(store, DescribeConfig(model=str(model)))
-    smaller = keys(store, DescribeConfig(model=str(model), max_pixels=10_000))
-    assert {view for (_, view), key in smaller.items() if before[_, view] != key} == {"image"}
+    after = keys(store, DescribeConfig(model=str(model), **settings))
+    assert {view for (_, view), key in after.items() if before[_, view] != key} == {"image"}
+
+
+def test_other_weights_and_another_type_of_them_make_all_stale(store: Store, model: Path) -> None:
+    put_items(store, *THREE)
+    before = keys(store, DescribeConfig(model=str(model)))
+    coarse = DescribeConfig.model_validate({"model": str(model), "engine": {"kind": "offline", "dtype": "float16"}})
+    assert not set(before.values()) & set(keys(store, coarse).values())
     (model / "model.safetensors").write_bytes(b"other weights")
     assert not set(before.values()) & set(keys(store, DescribeConfig(model=str(model))).values())
+
+
+def test_a_server_is_another_where_its_model_or_revision_is_said_to_be(store: Store) -> None:
+    put_items(store, *THREE)
+    served = {"model": "shop-vlm", "engine": {"kind": "endpoint", "url": "http://one/v1"}}
+    before = keys(store, DescribeConfig.model_validate(served))
+    moved = {**served, "engine": {"kind": "endpoint", "url": "http://other/v1", "concurrency": 7}}
+    assert keys(store, DescribeConfig.model_validate(moved)) == before
+    for other in ({"model": "other-vlm"}, {"revision": "tuned in May"}):
+        after = keys(store, DescribeConfig.model_validate({**served, **other}))
+        assert not set(before.values()) & set(after.values())
 
 
 def test_speed_settings_change_nothing(store: Store, model: Path) -> None:
@@ -146,3 +167,19 @@ def test_segments_are_those_of_the_present_text(store: Store) -> None:
     store.table(SEGMENTS).append(rows_for(store, SEGMENTS, title, old))
     current = current_segments(store, EmbedConfig()).sort("item_id").select("item_id", "position", "text").collect()
     assert current.rows() == [("both", 0, "Mug"), ("no-picture", 0, "Mug")]
+    for edited in (("Cup", "A blue mug.", None), ("Mug", "A red mug.", None), ("Mug", "A blue mug.", '{"a": "b"}')):
+        put_items(store, item("both", *edited[:2], None, edited[2]))
+        assert [row[0] for row in current_segments(store, EmbedConfig()).select("item_id").collect().rows()] == [
+            "no-picture"
+        ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_segments": 3}, {"max_chars": 80}, {"attributes": ("Brand",)}, {"max_attributes": 1}, {"language": "de"}],
+)
+def test_other_rules_for_segments_cut_all_anew(settings: dict, store: Store) -> None:
+    put_items(store, *THREE)
+    plain, other = (wanted_segments(store.table(ITEMS).scan(), SegmentConfig(**more)) for more in ({}, settings))
+    assert plain.height == other.height == 2
+    assert not set(plain["segment_key"]) & set(other["segment_key"])
