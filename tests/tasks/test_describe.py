@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
@@ -43,6 +44,7 @@ class ScriptedEngine:
         self._seconds = seconds
         self.asked: list[str] = []
         self.digests: list[str | None] = []
+        self.sizes: list[tuple[int, int] | None] = []
 
     @property
     def room(self) -> int:
@@ -51,6 +53,7 @@ class ScriptedEngine:
     def submit(self, request: Request) -> None:
         self.asked.append(request.user)
         self.digests.append(request.picture_digest)
+        self.sizes.append(request.picture and request.picture.size)
         self._queue.append(request)
 
     def completions(self, timeout_seconds: float) -> Sequence[Completion]:
@@ -193,6 +196,15 @@ def test_a_request_that_brings_the_engine_down_is_found_and_set_aside(
     assert ScriptedEngine.starts - starts == 3
 
 
+def test_a_request_that_an_engine_dies_with_once_gets_its_answer(store, model, prompts, tmp_path) -> None:
+    put(store, "a")
+    engines = [ScriptedEngine(), ScriptedEngine()]
+    engines[1].completions = Mock(side_effect=EngineDied("engine_died", "killed for memory"))
+    stage = DescribeStage(config_for(model, prompts[1:]), store, tmp_path / "work", start=lambda _: engines.pop())
+    run_stage(stage, lambda _: None)
+    assert rows_of(store) == {"a": ["ok", None, 1]}
+
+
 def test_requests_that_killed_before_come_last(store, model, prompts, tmp_path) -> None:
     put(store, "a", "poison")
     config = config_for(model, prompts[1:])
@@ -254,6 +266,24 @@ def test_an_engine_is_told_the_digest_of_a_picture_and_of_no_other_request(store
         DescribeStage(config_for(model, prompts), store, tmp_path / "work", start=lambda _: engine), lambda _: None
     )
     assert dict(zip(engine.asked, engine.digests, strict=True)) == {"Look.": digest, "mug": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ((56, 28), (56, 28)),  # 1,568 pixels: at the limit
+        ((224, 112), (56, 28)),  # 16 times as many: a quarter of each side
+        ((57, 28), (56, 27)),
+    ],
+)
+def test_a_picture_is_scaled_down_to_the_most_pixels(given, asked, store, model, prompts, tmp_path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", given, "red").save(buffer, "PNG")
+    put(store, "mug", pictures={"mug": PictureStore(store).save(buffer.getvalue())})
+    engine = ScriptedEngine()
+    config = config_for(model, prompts[:1], max_pixels=1568)
+    run_stage(DescribeStage(config, store, tmp_path / "work", start=lambda _: engine), lambda _: None)
+    assert engine.sizes == [asked]
 
 
 def test_a_template_that_fails_on_an_item_costs_no_other_item_its_answer(store, model, prompts, tmp_path) -> None:
