@@ -1,6 +1,7 @@
 import copy
 import io
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -71,6 +72,21 @@ def test_a_half_written_picture_is_written_again(tmp_path):
         load_picture(pictures, reference, digest)
     pictures.save(png())
     assert load_picture(pictures, reference, digest).size == (20, 10)
+
+
+def test_a_picture_of_which_half_could_be_written_is_not_there(tmp_path, monkeypatch):
+    from storage.tables import Store
+
+    def write_half(path, content):
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    pictures = PictureStore(Store(tmp_path))
+    with pytest.raises(StoreError, match="No space left"):
+        pictures.save(png())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_picture_left_in_place(tmp_path):

@@ -102,6 +102,22 @@ def test_approximate_indexes_leave_out_what_was_seen_and_give_enough(config: Ind
             assert rows.tolist() == wanted.tolist()
 
 
+@pytest.mark.parametrize(
+    ("hasty", "thorough"),
+    [
+        (IndexConfig(kind="ivf", lists=20, probes=1), IndexConfig(kind="ivf", lists=20, probes=20)),
+        (IndexConfig(kind="hnsw", search_effort=1), IndexConfig(kind="hnsw", search_effort=2000)),
+    ],
+    ids=["lists", "graph"],
+)
+def test_an_approximate_index_looks_as_far_as_it_is_told(hasty: IndexConfig, thorough: IndexConfig) -> None:
+    random = np.random.default_rng(0)
+    items, queries = random.normal(size=(2000, 16)).astype(np.float32), random.normal(size=(50, 16)).astype(np.float32)
+    _, wanted = VectorIndex(items).search(queries, 1)
+    found = [(VectorIndex(items, config).search(queries, 1)[1] == wanted).mean() for config in (hasty, thorough)]
+    assert found[0] < found[1] == 1
+
+
 def test_few_vectors_are_searched_exactly_and_cagra_needs_a_gpu() -> None:
     assert VectorIndex(ITEMS, IndexConfig(kind="cagra")).search(ITEMS[:1], 1)[1].tolist() in ([[0]], [[2]])
     with pytest.raises(IndexUnavailable, match="set kind to hnsw or ivf"):
