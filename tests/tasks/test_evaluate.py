@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -5,8 +7,9 @@ import pytest
 from dmesr_model.encoding import encode_items, encode_sequences
 from dmesr_model.model import DMESR
 from dmesr_model.sequences import Sequences, leave_one_out
+from storage.approximate_index import IndexConfig
 from storage.schemas import METRICS
-from tasks.evaluate import EvaluateConfig, EvaluateStage, candidates, ranks_folder
+from tasks.evaluate import EvaluateConfig, EvaluateStage, candidate_of, candidates, ranks_folder
 from tasks.evaluation.protocols import MISSED, HeldOutUsers, draw_negatives
 from tasks.features import Dataset, open_features
 from tasks.stage import StageError, run_stage
@@ -123,6 +126,29 @@ def test_second_run_does_nothing_and_a_new_seed_is_one_model_a_variant(lively_sh
     assert lively_shop.store.table(METRICS).count() == count
     assert np.load(folder / "full.npy").tolist() == ranks.tolist()
     assert ((ranks >= 1) & ((ranks <= 10) | (ranks == MISSED))).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"ks": (1, 4)}, {"negatives": 6}, {"negatives_seed": 1}, {"head_share": 0.3}, {"history_edges": (2,)}),
+        {"index": IndexConfig(kind="hnsw")},
+    ],
+)
+def test_another_way_to_measure_is_another_evaluation(settings: dict, lively_shop, small_models) -> None:
+    keys, folder = stage(lively_shop, small_models).dataset.keys, lively_shop.work_folder
+    other = EvaluateConfig(**{**dict(CONFIG), **settings})
+    before, after = ({one.key for one in candidates(how, small_models, keys, folder)} for how in (CONFIG, other))
+    assert len(before) == len(after) == 6
+    assert before.isdisjoint(after)
+
+
+def test_the_same_model_or_baseline_on_other_data_is_another_evaluation(lively_shop, small_models) -> None:
+    keys, folder = stage(lively_shop, small_models).dataset.keys, lively_shop.work_folder
+    (first, *_, baseline) = candidates(CONFIG, small_models, keys, folder)
+    for other in (replace(keys, features="other"), replace(keys, sequences="other")):
+        assert candidate_of(CONFIG, first.model, other).key != first.key
+        assert list(candidates(CONFIG, small_models, other, folder))[-1].key != baseline.key
 
 
 def test_untrained_models_are_said(lively_shop, small_models) -> None:

@@ -1,6 +1,9 @@
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
@@ -54,12 +57,12 @@ class House:
     """A shop with its stages, for one night after another."""
 
     def __init__(self, shop, train: TrainStageConfig = ONE, recommend: RecommendConfig | None = None) -> None:
-        self.shop, self.train = shop, train
+        self.shop, self.train, self.config = shop, train, PromoteConfig()
         self.recommend = recommend or RecommendConfig(k=3)
         self.places = (shop.describe, shop.embed, shop.store, shop.work_folder)
 
     def promote(self, recommend: RecommendConfig | None = None) -> PromoteStage:
-        return PromoteStage(PromoteConfig(), EVALUATE, recommend or self.recommend, self.train, *self.places)
+        return PromoteStage(self.config, EVALUATE, recommend or self.recommend, self.train, *self.places)
 
     def evaluate(self) -> Summary:
         return run_stage(EvaluateStage(EVALUATE, self.train, *self.places), lambda progress: None)
@@ -139,12 +142,12 @@ def test_a_new_model_is_judged_on_the_present_split_against_the_one_that_serves(
     house.evaluate()
     rows = house.shop.store.table(METRICS).read("model", "users").unique()
     assert {key for key, _ in rows.rows()} == {house.first, second}
-    house.pretend_ranks({house.first: 1, second: 2})
-    # 24 test users, 16 of them at rank 2 instead of 1: 16 / 24 · (1 / log2(3) − 1) = −0.2460.
-    assert "refused: significantly worse; ndcg@10 -0.2460" in house.judge()
+    house.pretend_ranks({house.first: 1, second: 7})
+    # 24 test users, 16 of them at rank 7 instead of 1: 16 / 24 · (1 / log2(8) − 1) = −0.4444.
+    assert "refused: significantly worse; ndcg@10 -0.4444" in house.judge()
     row = house.shop.store.table(PROMOTIONS).read().sort("created_at").row(-1, named=True)
     assert (row["model"], row["before"], row["promoted"], row["users"]) == (second, house.first, False, 24)
-    assert row["difference"] == pytest.approx(16 / 24 * (1 / np.log2(3) - 1))
+    assert row["difference"] == pytest.approx(16 / 24 * (1 / np.log2(8) - 1))
     assert house.serving == house.first
     # Judged once: it doesn't try again every night.
     plan = house.promote().plan()
@@ -153,8 +156,9 @@ def test_a_new_model_is_judged_on_the_present_split_against_the_one_that_serves(
 
     third = house.train_anew()
     house.evaluate()
-    house.pretend_ranks({house.first: 2, third: 1})
-    assert "promoted: not significantly worse" in house.judge()
+    house.pretend_ranks({third: 7})
+    house.config = PromoteConfig(level=1e-9)  # the p-value is 6e-7: refused at 0.05, as the second was
+    assert "promoted: not significantly worse; ndcg@10 -0.4444" in house.judge()
     assert house.serving == third
     assert recommended_model(house) == third
 
@@ -185,12 +189,17 @@ def test_a_person_rolls_back_and_pins(house) -> None:
         model_named(folder, "zz")
 
 
-def test_the_command_waits_for_its_turn(house, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    shop, folder = house.shop, house.shop.work_folder
-    values = {"name": "shop", "store": {"url": shop.store.url}, "work_folder": str(folder)}
+def config_file(house, folder: Path) -> Path:
+    values = {"name": "shop", "store": {"url": house.shop.store.url}, "work_folder": str(house.shop.work_folder)}
     values |= {"ingest": {"folder": "delivery"}, "describe": {"model": "made/model"}}
     values |= {"embed": {"model": "made/encoder"}, "train": {}, "evaluate": {}, "recommend": {}, "report": {}}
-    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(values))
+    (folder / "shop.yaml").write_text(yaml.safe_dump(values))
+    return folder / "shop.yaml"
+
+
+def test_the_command_waits_for_its_turn(house, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    shop, folder = house.shop, house.shop.work_folder
+    config_file(house, tmp_path)
     monkeypatch.setattr(serving_commands, "only_run", partial(only_run, patience=0.01))
     said = r"another run \(the night from ingest on, .* Nothing was changed"
     with only_run(folder, "the night from ingest on"), pytest.raises(StageError, match=said):
@@ -199,6 +208,18 @@ def test_the_command_waits_for_its_turn(house, tmp_path, monkeypatch: pytest.Mon
     serving_commands.promote(tmp_path / "shop.yaml", house.first[:6], pin=True)
     assert "serves, pinned" in capsys.readouterr().out
     assert shop.store.table(PROMOTIONS).count() == 2
+
+
+def test_models_are_listed_with_what_they_scored_last(house, tmp_path, capsys) -> None:
+    table = house.shop.store.table(METRICS)
+    tested = table.read().filter(metric="ndcg@10", slice="all")
+    for day, value in ((2, 0.2), (3, 0.3), (1, 0.1)):
+        again = {"evaluation_key": str(day), "value": value, "created_at": datetime(2100, 1, day, tzinfo=UTC)}
+        table.append(tested.with_columns(**{name: pl.lit(one) for name, one in again.items()}).cast(tested.schema))
+    serving_commands.models(config_file(house, tmp_path))
+    listed = capsys.readouterr().out.splitlines()[-1]
+    assert listed.split()[:3] == [house.first[:10], "dmesr", "0"]
+    assert listed.split()[-3:] == ["0.1000", "0.3000", "serves"]
 
 
 def test_the_config_may_name_another_model(lively_shop, small_models) -> None:
@@ -219,6 +240,11 @@ def test_the_config_may_name_another_model(lively_shop, small_models) -> None:
     assert "refused: significantly worse" in house.judge()
     assert house.serving == models[3].key
     assert house.promote().plan().to_do == 0
+    # What a person has set, the config does not undo.
+    keys, folder = house.promote().dataset.keys, lively_shop.work_folder
+    promote_by_hand(lively_shop.store, model_named(folder, models[0].key), keys, folder, pin=False)
+    assert house.promote(other).plan().to_do == 0
+    assert house.serving == models[0].key
 
 
 def test_a_lost_model_or_another_encoder_serves_no_more(house) -> None:
@@ -241,5 +267,8 @@ def test_models_trained_on_test_events_are_not_compared(lively_shop) -> None:
     lively_shop.pretend_to_train(everything)
     house.evaluate()
     house.judge()
-    house.train_anew()
+    second = house.train_anew()
     assert "promoted: not comparable" in house.judge()
+    house.train = ONE
+    lively_shop.pretend_to_train(ONE)
+    assert f"not comparable: dmesr, seed 0 ({second[:10]}) trained on test events" in house.judge()

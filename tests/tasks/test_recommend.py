@@ -13,7 +13,7 @@ from storage.approximate_index import IndexConfig
 from storage.schemas import INTERACTIONS, RECOMMENDATIONS
 from storage.vector_index import VectorIndex
 from tasks.features import Dataset, open_features
-from tasks.recommend import RecommendConfig, RecommendStage
+from tasks.recommend import RecommendConfig, RecommendStage, chosen_model
 from tasks.stage import StageError, run_stage
 from tasks.train import TrainStageConfig
 
@@ -109,8 +109,15 @@ def test_what_a_killed_run_left_is_finished_with_no_row_lost_or_doubled(lively_s
     assert rows.height == 24 * 5
     assert rows.select("user_id", "rank").is_duplicated().sum() == 0
     assert stage(lively_shop, small_models, config).plan().to_do == 0
-    # Another K is another publication; a new event changes histories.
+    # Another K is another publication, another model too.
     assert stage(lively_shop, small_models, RecommendConfig(k=6)).plan().new == 24
+    assert stage(lively_shop, small_models, RecommendConfig(k=5, seed=1)).plan().new == 24
+    # A new event changes histories, an answer what an item's vector is made of: the model and the items stay.
+    lively_shop.put_events(("u00", "i29", 99))
+    assert stage(lively_shop, small_models, config).plan().new == 24
+    run_stage(stage(lively_shop, small_models, config), lambda progress: None)
+    lively_shop.put_answer("i00", "text", "A mug.")
+    assert stage(lively_shop, small_models, config).plan().new == 24
 
 
 def test_user_who_has_seen_everything_gets_nothing_and_is_no_work(hand_made_shop, small_models) -> None:
@@ -179,6 +186,20 @@ def test_unknown_variant_and_missing_training_are_said(lively_shop, small_models
         stage(lively_shop, small_models, RecommendConfig(variant="other")).plan()
     with pytest.raises(StageError, match="dmesr, seed 0, is not trained: run train first"):
         run_stage(stage(lively_shop, small_models, RecommendConfig()), lambda progress: None)
+
+
+def test_of_the_seeds_that_which_validates_best_is_chosen(lively_shop, small_models) -> None:
+    models = lively_shop.pretend_to_train(small_models)  # dmesr with seeds 0 and 1, id_only with both
+    for model, validation in zip(models, (None, 0.1, 0.3, 0.2), strict=True):  # None: no validation events
+        summary = model.summary | {"validation_ndcg_at_10": validation}
+        (model.folder / "summary.json").write_text(json.dumps(summary))
+    keys = stage(lively_shop, small_models, RecommendConfig()).dataset.keys
+
+    def chosen(**named: object) -> str:
+        return chosen_model(RecommendConfig(**named), small_models, keys, lively_shop.work_folder).name
+
+    assert (chosen(), chosen(seed=0)) == ("dmesr, seed 1", "dmesr, seed 0")
+    assert chosen(variant="id_only") == "id_only, seed 0"
 
 
 def test_users_of_a_file_known_and_unknown(lively_shop, small_models, tmp_path) -> None:

@@ -1,21 +1,24 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+import dmesr_model
 from dmesr_model.model import DMESR
 from dmesr_model.sequences import Sequences
 from tasks.retraining import RetrainConfig
 from tasks.serving import record_decision
 from tasks.stage import Progress, StageCrash, StageError, run_stage
-from tasks.train import TrainStage, TrainStageConfig, Variant, check_histories, model_refs
+from tasks.train import TrainStage, TrainStageConfig, Variant, _trainer_digest, check_histories, model_refs
 from tasks.trained_models import finished_models
 
 SMALL = {"width": 8, "adapter_width": 8, "layers": 1, "heads": 1, "max_length": 8}
@@ -234,10 +237,25 @@ def test_another_setting_is_another_model(lively_shop, monkeypatch: pytest.Monke
     monkeypatch.setattr("tasks.train.train_in_child", lambda model, threads, report: _finish(model.folder))
     run_stage(stage(lively_shop, config()), lambda progress: None)
     wider = Variant(name="id_only", model={**ID_ONLY.model, "width": 16})
-    plan = stage(lively_shop, config(variants=(wider,))).plan()
-    assert (plan.new, plan.notes) == (1, ())
+    longer = {**config().train, "max_epochs": 3}
+    for other in (config(variants=(wider,)), config(train=longer)):
+        plan = stage(lively_shop, other).plan()
+        assert (plan.new, plan.notes) == (1, ())
     # The old one is there again with the old setting.
     assert stage(lively_shop, config()).plan().up_to_date == 1
+
+
+def test_every_source_of_the_trainer_is_a_part_of_what_a_model_is(tmp_path: Path, monkeypatch) -> None:
+    copy = Path(shutil.copytree(dmesr_model.__path__[0], tmp_path / "dmesr_model"))
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path / name)])
+    )
+    digests = {_trainer_digest.__wrapped__()}
+    sources = list(copy.glob("*.py"))
+    for source in sources:
+        source.write_text(source.read_text() + "# edited\n")
+        digests.add(_trainer_digest.__wrapped__())
+    assert len(digests) == 1 + len(sources) > 10
 
 
 def test_a_forced_training_replaces_each_model_once_also_after_a_kill(

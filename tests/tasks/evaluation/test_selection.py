@@ -62,6 +62,11 @@ def test_slices_have_intervals_and_small_ones_no_test(evaluated) -> None:
     assert results.slice_verdicts == {}  # 24 test users: no slice has 30
     judged = results.judge(["items_no_picture", "history_over_50"], fewest=2)
     assert set(judged) == {("items_no_picture", "id_only"), ("items_no_picture", "popularity")}
+    alone = results.differences(["items_no_picture"])
+    likelier, other = sorted(alone, key=lambda place: alone[place].p_value)
+    # Holm over the two: the smaller p-value counts twice, and the other is no smaller than that.
+    assert judged[likelier].p_value == pytest.approx(2 * alone[likelier].p_value)
+    assert judged[other].p_value == pytest.approx(max(judged[likelier].p_value, alone[other].p_value))
 
 
 def test_evaluations_of_other_test_users_are_refused(evaluated) -> None:
