@@ -129,21 +129,21 @@ def test_a_url_with_half_a_character_is_refused(shop):
     assert shop.items() == [("a",), ("b",)]
 
 
-def test_a_picture_replaced_in_place_is_a_change(shop):
-    deliver(shop, {"a.png": png(), "b.png": png()})
-    shop.ingest()
-    assert shop.plan().to_do == 0
-    (shop.delivery / "a.png").write_bytes(png("blue"))
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_picture_replaced_in_place_is_a_change(shop, in_place):
+    red, blue = (png(color).ljust(200, b"\0") for color in ("red", "blue"))  # files of one size
+    settings = {"pictures": {"keep_in_place": in_place}}
+    deliver(shop, {"a.png": red, "b.png": red})
+    shop.ingest(**settings)
+    assert shop.plan(**settings).to_do == 0
+    (shop.delivery / "a.png").write_bytes(blue)
     os.utime(shop.delivery / "a.png", ns=(1, time.time_ns() + 10**9))
-    assert shop.plan().changed == 1
-    shop.ingest()
-    assert [digest for _, digest in shop.items("image_digest")] == [
-        digest_of_bytes(png("blue")),
-        digest_of_bytes(png()),
-    ]
+    assert shop.plan(**settings).changed == 1
+    shop.ingest(**settings)
+    assert [digest for _, digest in shop.items("image_digest")] == [digest_of_bytes(blue), digest_of_bytes(red)]
     (shop.delivery / "a.png").unlink()
-    shop.ingest()
-    assert [digest for _, digest in shop.items("image_digest")] == [None, digest_of_bytes(png())]
+    shop.ingest(**settings)
+    assert [digest for _, digest in shop.items("image_digest")] == [None, digest_of_bytes(red)]
 
 
 @pytest.mark.parametrize("given_as", ["files", "bytes", "urls"])

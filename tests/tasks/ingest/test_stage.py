@@ -5,7 +5,9 @@ import pytest
 
 from storage.schemas import INTERACTIONS, ITEMS, REJECTS, RUNS
 from storage.tables import Store
-from tasks.stage import StageError
+from tasks.ingest import events
+from tasks.ingest.stage import IngestConfig, IngestStage
+from tasks.stage import StageError, run_stage
 
 APPLE = {"item_id": "a", "title": "Apple", "description": "Red.", "color": "red"}
 BREAD = {"item_id": "b", "title": "Bread", "description": "Brown.", "tags": ["food", None, "baked"]}
@@ -68,9 +70,17 @@ def test_changed_gone_and_back(shop):
 def test_only_changed_rows_are_written(shop):
     shop.catalog(APPLE, BREAD)
     first = shop.ingest().run_id
-    shop.catalog(APPLE, {**BREAD, "title": "Rye bread"})
+    shop.catalog(APPLE, {**BREAD, "title": "Cream"})  # a file of the same size
     second = shop.ingest().run_id
     assert shop.items("run_id") == [("a", first), ("b", second)]
+
+
+def test_an_attribute_alone_is_a_change(shop):
+    shop.catalog(APPLE)
+    shop.ingest()
+    shop.catalog({**APPLE, "color": "green"})
+    assert shop.ingest().counts["items_changed"] == 1
+    assert shop.items("attributes") == [("a", '{"color": "green"}')]
 
 
 def test_the_order_of_an_items_columns_is_no_change(shop):
@@ -193,6 +203,21 @@ def test_a_catalog_that_lacks_too_much_stops(shop):
     assert shop.items("active") == [("a", True), ("b", True), ("c", True)]
     shop.ingest(max_gone_share=0.7)
     assert shop.items("active") == [("a", True), ("b", False), ("c", False)]
+    shop.catalog(BREAD)  # of the three in the store one was active, and that one is not in it
+    with pytest.raises(StageError, match=r"lacks 1 of 1 active items"):
+        shop.ingest(max_gone_share=0.5)
+
+
+def test_a_delivery_that_went_wrong_changes_nothing_without_a_setting(shop):
+    shop.catalog(APPLE, BREAD, CHEESE)
+    shop.ingest()
+    before = shop.versions()
+    for rows, said in (((APPLE,), "max_gone_share"), ((APPLE, BREAD, CHEESE, "{broken"), "max_reject_share")):
+        shop.catalog(*rows)
+        by_default = IngestStage(IngestConfig(catalog=shop.delivery / "catalog.jsonl"), shop.store, shop.work_folder)
+        with pytest.raises(StageError, match=said):
+            run_stage(by_default, lambda progress: None)
+        assert {name: version for name, version in shop.versions().items() if name != "rejects"} == before
 
 
 def test_a_column_map(shop):
@@ -284,15 +309,16 @@ def test_several_files_are_one_delivery(shop):
     assert shop.rejects() == [(1, "item_id", "a", "duplicate_id")]
 
 
-def test_batches_of_any_size_give_the_same_tables(shop, contents):
+def test_batches_of_any_size_give_the_same_tables(shop, contents, monkeypatch):
     rows = [{"item_id": str(number % 40), "title": f"item {number}"} for number in range(50)]
     shop.catalog(*rows)
-    shop.events(*(f"u{number % 5},{number},{1_700_000_000 + number}" for number in range(45)))
+    shop.events(*(f"u{number % 5},{number},1700000000" for number in range(45)))  # at one time: their order counts
     shop.ingest()
     expected = contents(shop.store)
     assert {name: frame.height for name, frame in expected.items()} == {"items": 40, "interactions": 40, "rejects": 15}
     for size in (1, 7):
         shop.store = Store(shop.root / f"store{size}")
+        monkeypatch.setattr(events, "EVENT_ROWS", size)
         shop.ingest(commit_rows=size)
         for name, frame in contents(shop.store).items():
             assert frame.equals(expected[name])
