@@ -61,7 +61,7 @@ def break_plan(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None
     """Let children's ingest plan do `body` instead: through the start-up file that Python reads."""
     folder.mkdir(parents=True)
     (folder / "sitecustomize.py").write_text(
-        "import time\nimport tasks.ingest.stage as stage\nfrom tasks.stage import StageCrash\n"
+        "import time\nimport tasks.ingest.stage as stage\nfrom tasks.stage import Plan, StageCrash\n"
         f"def plan(self): {body}\nstage.IngestStage.plan = plan\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
@@ -110,6 +110,15 @@ run_isolated(load_config(Path({str(tmp_path / "trial.yaml")!r})), "ingest", lamb
 def test_a_crash_that_the_stage_tells_of_stays_one(config: PipelineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     break_plan(config.work_folder / "broken", "raise StageCrash('a training was killed')", monkeypatch)
     with pytest.raises(StageCrash, match=r"^a training was killed$"):
+        run_isolated(config, "ingest", unreported)
+
+
+def test_a_child_that_crashes_after_its_last_word_is_no_success(
+    config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "import atexit, os; atexit.register(os._exit, 7); return Plan('ingest', 'rows')"
+    break_plan(config.work_folder / "broken", body, monkeypatch)
+    with pytest.raises(StageCrash, match="exit status 7"):
         run_isolated(config, "ingest", unreported)
 
 

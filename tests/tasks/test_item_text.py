@@ -15,7 +15,7 @@ from tasks.prompt_files import Limits, Prompt
 from tasks.segments import shorten
 from tasks.stage import StageError
 
-SPECIAL = ("<|im_start|>", "<|im_end|>", "<image>", "[CLS]")
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<image>", "[CLS]", "###")
 
 
 @pytest.fixture

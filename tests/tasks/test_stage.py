@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from filelock import FileLock, Timeout
 
-from storage.schemas import RUNS
+from storage.schemas import ITEMS, RUNS
 from storage.tables import Store
 from tasks.stage import Outcome, Plan, ReportProgress, StageError, last_rate, run_stage
 
@@ -14,7 +14,7 @@ from tasks.stage import Outcome, Plan, ReportProgress, StageError, last_rate, ru
 class Waits:
     """A stage whose run raises what another file's lock would."""
 
-    name, reads, writes, isolated, config_digest = "waits", (), (), False, "digest"
+    name, reads, writes, isolated, config_digest = "waits", (ITEMS,), (), False, "digest"
 
     def __init__(self, work_folder: Path) -> None:
         self.store, self.work_folder = Store(work_folder / "store"), work_folder
@@ -31,6 +31,16 @@ def test_one_run_of_a_stage_at_a_time(tmp_path: Path) -> None:
         run_stage(Waits(tmp_path), lambda progress: None)
     with pytest.raises(Timeout, match=r"another\.lock"):  # as it is, and not as a run of the same stage
         run_stage(Waits(tmp_path), lambda progress: None)
+
+
+def test_a_run_that_failed_is_a_row_that_says_why_and_what_it_read(tmp_path: Path) -> None:
+    stage = Waits(tmp_path)
+    stage.store.table(ITEMS).create()
+    with pytest.raises(Timeout):
+        run_stage(stage, lambda progress: None)
+    (row,) = stage.store.table(RUNS).read().rows(named=True)
+    assert (row["stage"], row["status"], row["read_versions"]) == ("waits", "failed", '{"items": 0}')
+    assert row["error"].startswith("Timeout: ") and "another.lock" in row["error"]
 
 
 def put_runs(store: Store, *runs: tuple[int, float]) -> None:

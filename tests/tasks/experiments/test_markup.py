@@ -17,7 +17,7 @@ TABLE = ExperimentTable(
         ),
         Group("Shop_1", "–", (Row("popularity", (Number(Cell(0.1, None, 9)), Number(Cell(None, None, 0)))),)),
     ),
-    notes=("100% measured.",),
+    notes=("100% of <b>_1 measured.",),
 )
 
 
@@ -38,13 +38,13 @@ def test_markdown() -> None:
         r"|  |  | w/o \| ID | <u>0.4000</u> ± 0.0200 ▼ | **0.3000** ▲ |",
         r"| Shop_1 | – | popularity | 0.1000 | – |",
         "",
-        "100% measured.",
+        r"100% of \<b\>\_1 measured.",
     ]
 
 
 def test_latex() -> None:
     lines = to_latex(TABLE, "try").splitlines()
-    assert r"\caption{A \& B 100\% measured.}" in lines
+    assert r"\caption{A \& B 100\% of \textless{}b\textgreater{}\_1 measured.}" in lines
     assert r"\begin{tabular}{lllrr}" in lines
     assert lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")] == [
         r"Shop\_1 & SASRec & DMESR & \textbf{0.5000} {\scriptsize $\pm$ 0.0100} & \underline{0.2500} \\",

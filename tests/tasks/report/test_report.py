@@ -1,12 +1,16 @@
 import json
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+from storage.schemas import REJECTS, RUNS
 from tasks.evaluate import EvaluateConfig, EvaluateStage
 from tasks.recommend import RecommendConfig
 from tasks.report import ReportStage, report_path
+from tasks.report.operations import refused_input, run_table
 from tasks.report.page import ReportConfig
 from tasks.stage import run_stage
 from tasks.train import TrainStageConfig
@@ -70,6 +74,8 @@ def test_the_page_is_made_again_only_if_something_changed(reported_shop, small_m
     again = run_stage(stage(reported_shop, small_models, ReportConfig()), lambda progress: None)
     assert again.counts == {"up_to_date": 1, "done": 0}
     assert stage(reported_shop, small_models, ReportConfig(items=2)).plan().changed == 1
+    reported_shop.put_events(("u00", "i29", 99))
+    assert stage(reported_shop, small_models, ReportConfig()).plan().changed == 1
     report_path(reported_shop.work_folder).unlink()
     assert stage(reported_shop, small_models, ReportConfig()).plan().new == 1
 
@@ -84,6 +90,29 @@ def test_a_model_that_an_earlier_version_saved_is_left_out_with_a_note(reported_
     assert re.search(r"dmesr, seed 0 \(\w{10}\), which recommends, can&#39;t be loaded by this version", html)
     assert "Nearest" not in html and "dmesr ranks the item that a user chose next" in html
     assert stage(reported_shop, small_models, ReportConfig()).plan().to_do == 1  # until it can be whole
+
+
+def test_the_newest_refusals_are_the_examples(hand_made_shop) -> None:
+    table = hand_made_shop.store.table(REJECTS)
+    for hour, reason in ((2, "newest"), (1, "older")):
+        row = {"stage": "ingest", "source": "catalog.jsonl", "row": hour, "reason": reason, "detail": "mend it"}
+        table.append(hand_made_shop._frame(REJECTS, [row | {"created_at": datetime(2026, 1, 1, hour, tzinfo=UTC)}]))
+    found = refused_input(SimpleNamespace(store=hand_made_shop.store), 1)
+    assert (found.total, found.examples) == (2, [("catalog.jsonl, row 2", "newest", "mend it")])
+
+
+def test_the_last_run_that_did_something_or_failed_is_shown(hand_made_shop) -> None:
+    table = hand_made_shop.store.table(RUNS)
+    runs = (("train", "completed", 2), ("train", "completed", 0), ("embed", "completed", 5), ("embed", "failed", 0))
+    for hour, (name, status, done) in enumerate(runs):
+        row = {"run_id": str(hour), "stage": name, "status": status, "seconds": 1.0, "counts": f'{{"done": {done}}}'}
+        table.append(hand_made_shop._frame(RUNS, [row | {"started_at": datetime(2026, 1, 1, hour, tzinfo=UTC)}]))
+    rows = run_table(SimpleNamespace(store=hand_made_shop.store)).rows
+    shown = {name: [cell.text for cell in cells[:3]] for name, cells in rows}
+    assert shown == {
+        "embed": ["2026-01-01 03:00", "failed", "0"],
+        "train": ["2026-01-01 00:00", "completed", "2"],
+    }
 
 
 def test_an_empty_store_gives_a_page_too(hand_made_shop) -> None:
