@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,14 +39,14 @@ def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any], 
     A stage that was run `alone` is to be run alone again: those after it may let a model serve that was a trial.
     """
     if stage is None:
-        return f"# The run failed\n\n```text\n{reason}\n```\n\nStart it again: what was committed stays."
+        return f"# The run failed\n\n{_as_written(reason)}\n\nStart it again: what was committed stays."
     given = [f"`{name}`" for name in _given_again(stage, alone) if parameters.get(name)]
     nightly = f"- the deployment `nightly/nightly`, with `start_from` set to `{stage}`, for it and those after it;"
     return "\n".join(
         [
             f"# Stage {stage} failed",
             "",
-            f"```text\n{reason}\n```",
+            _as_written(reason),
             "",
             "What was committed stays. When the cause is mended, go on with one of",
             "",
@@ -55,6 +56,11 @@ def remedy_markdown(stage: str | None, reason: str, parameters: dict[str, Any], 
             *(["", f"In a deployment give the same {' and '.join(given)} as here."] if given else []),
         ]
     )
+
+
+def _as_written(reason: str) -> str:
+    """Return a text as a block of code that none of its lines can end: it may quote a log, and a log an item."""
+    return textwrap.indent(reason, "    ", lambda line: True)
 
 
 def _command(stage: str, parameters: dict[str, Any], alone: bool) -> str:

@@ -18,6 +18,13 @@ def test_what_the_run_was_given_is_given_again() -> None:
     assert "--data" not in remedy_markdown("embed", "full disk", given)  # the delivery is in the store by then
 
 
+def test_no_line_of_a_reason_is_markup() -> None:
+    reason = "crashed; last lines:\n```\n# Go on with\n\n![](http://elsewhere/x.png)"
+    for stage in ("describe", None):
+        lines = remedy_markdown(stage, reason, {}).splitlines()
+        assert all(f"    {line}" in lines and (line not in lines or not line) for line in reason.splitlines())
+
+
 def test_a_stage_that_was_run_alone_is_run_alone_again() -> None:
     given = {"config": "shop.yaml", "items": "/new", "retry_failed": True, "settings": ["describe.workers=2"]}
     text = remedy_markdown("describe", "boom", given, alone=True)
