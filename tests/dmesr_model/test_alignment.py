@@ -75,6 +75,21 @@ def test_three_views_average_their_pairs():
         for pair in ([0, 1], [0, 2], [1, 2])
     ]
     assert float(alignment_loss(coarse, present, ids, torch.tensor(0.3))) == pytest.approx(float(sum(pairs)) / 3)
+    present[:2, 2] = False  # two items have the last view: their pairs with it count half of the first pair
+    pairs[1:] = [
+        alignment_loss(coarse[2:, pair], present[2:, pair], ids[2:, pair], torch.tensor(0.3))
+        for pair in ([0, 2], [1, 2])
+    ]
+    expected = (4 * pairs[0] + 2 * pairs[1] + 2 * pairs[2]) / 8
+    assert float(alignment_loss(coarse, present, ids, torch.tensor(0.3))) == pytest.approx(float(expected))
+
+
+def test_mixed_precision_leaves_it_in_float32():
+    torch.manual_seed(0)
+    coarse, present, ids = torch.randn(6, 2, 8), torch.ones(6, 2, dtype=torch.bool), torch.arange(12).view(6, 2)
+    alone = alignment_loss(coarse, present, ids, torch.tensor(0.01))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(alignment_loss(coarse, present, ids, torch.tensor(0.01)), alone)
 
 
 def test_nothing_to_align_is_zero():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dmesr_model import features as features_module
 from dmesr_model.features import ABSENT, ItemFeatures
 
 
@@ -43,10 +44,13 @@ def test_blocks_of_a_slice_of_a_map_are_its_own_rows(toy_features, tmp_path):
 @pytest.mark.parametrize(
     ("row", "source"), [(0, "item-0.*view 'image'"), (3, "item-0.*segment 1"), (11, "item-2.*'text'")]
 )
-def test_nan_names_the_item_and_the_source(toy_features, tmp_path, row, source):
+def test_nan_names_the_item_and_the_source(toy_features, tmp_path, row, source, monkeypatch):
     features = toy_features()  # rows of item n: 5n image, 5n + 1 text, 5n + 2 ... 5n + 4 segments
     features.vectors_UE[row, 1] = np.nan
     features.save(tmp_path)
+    with pytest.raises(ValueError, match=source):
+        ItemFeatures.open(tmp_path).check_finite()
+    monkeypatch.setattr(features_module, "_ROWS_PER_BLOCK", 2)
     with pytest.raises(ValueError, match=source):
         ItemFeatures.open(tmp_path).check_finite()
 
@@ -64,6 +68,8 @@ def test_layout_is_checked(toy_features):
         replace(features, views=("image",))
     with pytest.raises(ValueError, match="points outside"):
         replace(features, segment_index_NL=np.full((24, 3), 120, np.int32))
+    with pytest.raises(ValueError, match="points outside"):
+        replace(features, coarse_index_NV=np.full((24, 2), ABSENT - 1, np.int32))
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,18 @@ def test_pool_is_a_weighted_mean_of_present_tokens():
     torch.testing.assert_close(pool(tokens, present)[0], expected, atol=1e-4, rtol=0)
 
 
+def test_each_sequence_looks_at_the_other():
+    torch.manual_seed(0)
+    fusion = SequenceFusion(WIDTH, HEADS, 0, 0.0)
+    tokens, valid = torch.randn(2, 3, 5, WIDTH), torch.arange(5) < torch.tensor([[5], [3], [4]])
+    first, second = tokens
+    expected = [
+        fusion.first_to_second(first, second, valid[:, None]),
+        fusion.second_to_first(second, first, valid[:, None]),
+    ]
+    torch.testing.assert_close(fusion(tokens, valid, causal=False), torch.stack(expected))
+
+
 @pytest.mark.parametrize("changed", [1, 3])
 def test_sequence_fusion_does_not_leak(changed):
     torch.manual_seed(0)

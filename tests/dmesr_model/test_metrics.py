@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ranx import Qrels, Run, evaluate
 
-from dmesr_model.metrics import hit_rate_at_k, mrr_at_k, ndcg_at_k, pessimistic_ranks
+from dmesr_model.metrics import hit_rate_at_k, mrr_at_k, ndcg_at_k, pessimistic_ranks, tie_margin
 
 
 def test_metrics_by_hand():
@@ -23,6 +23,11 @@ def test_ties_count_against_the_target():
     assert pessimistic_ranks(scores, np.array([2])).tolist() == [4]  # 0.9 before it, two equals before it
     seen = np.array([[True, False, True, False, False]])  # the target's own column never excludes it
     assert pessimistic_ranks(scores, np.array([2]), seen).tolist() == [3]
+
+
+def test_the_margin_of_a_tie_by_hand():
+    lengths = np.array([[3.0, 4.0], [0.0, 2.0]]), np.array([[0.0, 2.0], [1.0, 0.0]])  # 5 and 2, 2 and 1
+    assert tie_margin(*lengths) == pytest.approx([1e-5, 2e-6], rel=1e-6)
 
 
 def test_a_model_that_gives_nan_ranks_last():

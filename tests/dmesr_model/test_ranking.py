@@ -36,6 +36,16 @@ def test_equal_items_tie_whatever_the_product_of_matrices_rounds_them_to(count):
     assert (ranks == count - 1).all()
 
 
+def test_an_item_that_scores_less_by_no_more_than_rounding_ties():
+    items = np.array([[1, 0], [1 - 5e-7, 0], [1 - 5e-6, 0]], dtype=np.float32)
+    held_out = HeldOut(Sequences.from_histories([[], []], "uv"), np.array([1, 2], dtype=np.int32))
+    users = np.ones((2, 2), dtype=np.float32)
+    assert ranking.rank_by_inner_product(users, items, held_out).tolist() == [2, 2]
+    nothing_seen = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    parts = torch.tensor(items), torch.tensor(users), torch.tensor([0, 1])
+    assert ranking.rank_in_torch(*parts, *nothing_seen).tolist() == [2, 2]
+
+
 def test_a_gpu_ranks_as_numpy_does():
     """Few levels of score, so that ties are many; some targets are seen ones; NaN in one user's vector."""
     random = np.random.default_rng(0)
