@@ -42,6 +42,16 @@ def test_cloze_masks_elsewhere_too():
     assert batch.masked_BT.all() and batch.target_BT.tolist() == batch.history_BT.tolist()
 
 
+def test_cloze_masks_the_share_asked_for_and_at_least_one_anywhere():
+    sequences, users = build([[*range(1, 10)]] * 300), np.arange(300)
+    shares = [
+        cloze_batch(sequences, users, 9, share, 0.0, np.random.default_rng(0)).masked_BT.mean(axis=0)
+        for share in (0.4, 0.0)
+    ]
+    np.testing.assert_allclose(shares[0], 0.4, atol=0.1)
+    np.testing.assert_allclose(shares[1], 1 / 9, atol=0.06)
+
+
 @given(HISTORIES, st.integers(1, 9))
 def test_padding_keeps_the_most_recent_events(histories, longest):
     padded = pad_histories(build(histories), np.arange(len(histories)), longest)
@@ -62,6 +72,15 @@ def test_an_epoch_has_every_trainable_user_once(lengths, batch_size, epoch):
     assert all(len(users) <= batch_size for users in plan)
     again = plan_epoch(lengths, batch_size, max_length=10, seed=1, epoch=epoch)
     assert [users.tolist() for users in again] == [users.tolist() for users in plan]
+
+
+def test_seed_and_epoch_each_decide_the_order_and_batches_hold_little_padding():
+    lengths = np.repeat(np.arange(2, 18), 10)  # ten users of each length
+    plans = [plan_epoch(lengths, 10, max_length=20, seed=seed, epoch=epoch) for seed, epoch in ((1, 0), (2, 0), (1, 1))]
+    for plan in plans:
+        assert all(len(set(lengths[users])) == 1 for users in plan)
+    assert len({str([lengths[users[0]] for users in plan]) for plan in plans}) == 3
+    assert len({str([users.tolist() for users in sorted(plan, key=min)]) for plan in plans}) == 3
 
 
 def test_rows_point_into_the_unique_items():

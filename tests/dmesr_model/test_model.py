@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from dmesr_model.encoding import encode_items, encode_sequences, gatherer_for
+from dmesr_model.item_encoder import ItemIdentity
 from dmesr_model.model import DMESR, ModelConfig
 from dmesr_model.objective import LossConfig, Objective
-from dmesr_model.sequences import Sequences
+from dmesr_model.sequences import Sequences, select_users
 from dmesr_model.steps import StepBuilder
 from dmesr_model.trainer import TrainConfig, step_settings
 
@@ -110,8 +111,10 @@ def test_neither_batch_nor_padding_changes_a_vector(ablation, toy_features, toy_
     assert items.shape == (24, SMALL["width"])  # one stream of 8 numbers, or two of 4
     assert items.dtype == np.float32
     np.testing.assert_allclose(encode_items(model, features, batch_size=5), items, atol=1e-5)
-    users = encode_sequences(model, items, sequences)
-    np.testing.assert_allclose(encode_sequences(model, items, sequences, batch_size=1), users, atol=1e-5)
+    users = encode_sequences(model.train(), items, sequences)  # serving drops nothing
+    np.testing.assert_allclose(encode_sequences(model, items, sequences, batch_size=2), users, atol=1e-5)
+    alone = [encode_sequences(model, items, select_users(sequences, np.array([user]))) for user in range(9)]
+    np.testing.assert_allclose(np.concatenate(alone), users, atol=1e-5)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
@@ -154,6 +157,26 @@ def test_unknown_items_get_the_mean_id_or_the_learned_one(toy_features):
     plain = build(features, views=(), use_segments=False, id_dropout=0.0)
     vectors = encode_items(plain, features)
     np.testing.assert_allclose(vectors[20:], np.tile(vectors[:20].mean(axis=0), (4, 1)), atol=1e-6)
+
+
+def test_training_alone_hides_a_share_of_the_ids():
+    torch.manual_seed(0)
+    identity = ItemIdentity(4000, streams=2, stream_width=3, dropout=0.25, corrects_content=False)
+    shown_NW = identity.train()(torch.arange(1, 4001), has_unknown=False).transpose(0, 1).flatten(start_dim=1)
+    is_unknown_N, is_own_N = ((shown_NW == table_NW).all(dim=1) for table_NW in identity.table.weight.split([1, 4000]))
+    assert float(is_unknown_N.float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(is_own_N, ~is_unknown_N)
+    served_SND = identity.eval()(torch.arange(1, 4001), has_unknown=False)
+    assert torch.equal(torch.cat(list(served_SND), dim=1), identity.table.weight[1:])  # the streams side by side
+
+
+def test_separate_streams_meet_in_the_score_alone(toy_features):
+    model = build(toy_features(), streams="separate").eval()
+    tokens_SBTD, valid_BT = torch.randn(2, 3, 5, 4), torch.ones(3, 5, dtype=torch.bool)
+    before = model.encode_sequences(tokens_SBTD, valid_BT)
+    after = model.encode_sequences(torch.stack([tokens_SBTD[0], torch.randn(3, 5, 4)]), valid_BT)
+    torch.testing.assert_close(after[..., :4], before[..., :4])
+    assert (after[..., 4:] - before[..., 4:]).abs().min() > 1e-6
 
 
 def test_training_alone_drops_numbers_of_the_text_vectors(toy_features):
@@ -201,10 +224,13 @@ def test_events_of_items_without_vectors_are_skipped(toy_features):
     for backbone in ("sasrec", "bert4rec", "gru4rec"):
         model = build(toy_features(), backbone=backbone)
         items = encode_items(model, toy_features())
-        users = encode_sequences(model, items, Sequences.from_histories([[1, 99, 2], [1, 2], [99], []], "abcd"))
+        histories = [[1, 25, 24], [1, 24], [1], [25], []]  # 24 is the last item that has one
+        users = encode_sequences(model, items, Sequences.from_histories(histories, "abcde"))
         np.testing.assert_allclose(users[0], users[1], atol=1e-6)
-        np.testing.assert_allclose(users[2], users[3], atol=1e-6)
+        assert np.abs(users[1] - users[2]).max() > 1e-3
+        np.testing.assert_allclose(users[3], users[4], atol=1e-6)
         assert np.isfinite(users).all()
+        assert users[4].any() == (backbone == "bert4rec")  # zeros, where there is no mask to answer
 
 
 def test_vectors_of_another_width_are_refused_with_the_remedy(toy_features, toy_sequences):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmesr_model.alignment import alignment_loss
 from dmesr_model.encoding import encode_items, encode_sequences, gatherer_for
 from dmesr_model.losses import full_softmax
 from dmesr_model.model import DMESR, ModelConfig
@@ -117,6 +118,19 @@ def test_total_is_next_item_plus_weighted_alignment(model, toy_features, toy_seq
     assert losses.alignment > 0
 
 
+def test_alignment_compares_the_items_drawn(model, toy_features, toy_sequences):
+    train, gatherer = TrainConfig(alignment_items=20), gatherer_for(model, toy_features())
+    steps = StepBuilder(toy_sequences(), gatherer, step_settings(model.config, train))
+    batch = steps.build(steps.plan(0)[0], 0, 0)
+    drawn = gatherer.gather(steps.trained_index_N[batch.aligned_A])
+    assert len(drawn.id_row_N) == 20
+    present_AV, text_id_AV = (
+        torch.cat([getattr(view, name) for view in drawn.coarse], dim=1) for name in ("present_NK", "text_id_NK")
+    )
+    expected = alignment_loss(model.encode_items(drawn).coarse_NVD, present_AV, text_id_AV, torch.tensor(0.1))
+    torch.testing.assert_close(Objective(model, train.loss, 24)(batch).alignment, expected)
+
+
 def test_an_absent_view_never_reaches_alignment(model, toy_features, toy_sequences):
     before = step_loss(toy_features(), toy_sequences(), model)
     for adapter in model.items.adapters:
@@ -140,6 +154,7 @@ def test_a_text_of_two_items_is_no_negative_of_itself(view_of_twin, model, toy_f
 
 
 def test_a_temperature_at_its_bound_has_a_gradient_still(model, toy_features, toy_sequences):
+    assert float(model.log_temperature.detach().exp()) == pytest.approx(0.1)
     torch.nn.init.constant_(model.log_temperature, -9)
     model.bound_temperature()
     assert float(model.log_temperature.detach().exp()) == pytest.approx(0.01)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmesr_model.model import DMESR, ModelConfig
-from dmesr_model.optimizer import OptimizerConfig, build_optimizer, schedule_factor, set_pace
+from dmesr_model.optimizer import OptimizerConfig, build_optimizer, schedule_factor, seed_step, set_pace
 
 
 def test_schedules_by_hand():
@@ -12,6 +12,14 @@ def test_schedules_by_hand():
     assert [schedule_factor(step, 14, constant) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1, 1]
     assert [schedule_factor(step, 14, cosine) for step in (0, 4, 9, 14)] == pytest.approx([0.25, 1, 0.5, 0])
     assert schedule_factor(0, 10, OptimizerConfig(warmup_steps=0)) == 1
+
+
+def test_seed_step_and_process_each_decide_what_is_random():
+    draws = []
+    for seed, step, rank in ((1, 2, 0), (2, 2, 0), (1, 3, 0), (1, 2, 1), (1, 2, 0)):
+        seed_step(seed, step, rank, torch.device("cpu"))
+        draws.append(float(torch.rand(())))
+    assert len(set(draws)) == 4 and draws[0] == draws[4]
 
 
 def test_what_is_decayed_and_by_how_much():

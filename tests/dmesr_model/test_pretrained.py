@@ -23,6 +23,8 @@ def build(features, **parts):
 
 def test_saved_model_comes_back(toy_features, tmp_path):
     model = build(toy_features())
+    for adapter in model.items.adapters:
+        adapter.centre(torch.from_numpy(toy_features().vectors_UE))
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json",
@@ -79,6 +81,27 @@ def test_our_card_is_written_anew_and_a_users_own_stays(toy_features, tmp_path):
     card.write_text("our own words")
     build(toy_features()).save_pretrained(tmp_path)
     assert card.read_text() == "our own words"
+
+
+def test_a_model_of_the_hub_is_fetched_as_asked(toy_features, tmp_path):
+    model = build(toy_features())
+    model.save_pretrained(tmp_path)
+    asked = []
+
+    def download(filename, **options):
+        asked.append({"filename": filename, **options})
+        return str(tmp_path / filename)
+
+    with (
+        patch("dmesr_model.pretrained.hf_hub_download", download),
+        patch("huggingface_hub.hub_mixin.hf_hub_download", download),
+    ):
+        opened = DMESR.from_pretrained("team/shop", revision="v2", local_files_only=True, cache_dir="kept")
+    assert opened.item_ids == model.item_ids
+    assert {options["filename"] for options in asked} == FILES - {"README.md"}
+    for options in asked:
+        assert options["repo_id"] == "team/shop" and options["revision"] == "v2"
+        assert options["local_files_only"] and options["cache_dir"] == "kept"
 
 
 def test_push_to_hub_uploads_the_same_folder(toy_features):

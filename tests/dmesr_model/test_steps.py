@@ -1,5 +1,6 @@
 """A step encodes its own unique items, whatever the size of the catalog."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -109,10 +110,17 @@ def test_own_items_are_events_and_targets(large):
 def test_a_step_can_be_rebuilt_alone(large):
     _, steps, _ = builder(large, "sampled_softmax", negatives=50)
     _, again, _ = builder(large, "sampled_softmax", negatives=50)
+    drawn = []
     for position in (0, 3):
         one = steps.build(steps.plan(2)[position], 2, position)
         two = again.build(again.plan(2)[position], 2, position)
         assert all(torch.equal(value, other) for value, other in zip(tensors_of(one), tensors_of(two), strict=True))
+        drawn.append(one.items.id_row_N[one.candidates.rows_C].tolist())
+    again.settings = replace(again.settings, seed=1)
+    for reseeded, epoch, position in ((steps, 2, 4), (steps, 1, 3), (again, 2, 3)):  # of the same users
+        other = reseeded.build(steps.plan(2)[3], epoch, position)
+        drawn.append(other.items.id_row_N[other.candidates.rows_C].tolist())
+    assert len({*map(tuple, drawn)}) == 5
 
 
 def tensors_of(batch):
@@ -137,33 +145,42 @@ def test_what_fails_ahead_is_told(large):
         list(steps.build_ahead([np.array([10**6])], epoch=0, first=0))
 
 
-def test_vectors_kept_on_a_device_are_those_of_the_table(large):
-    _, steps, _ = builder(large, "sampled_softmax")
-    items = np.array([7, 3, 40_000])
+@pytest.mark.parametrize("kept_on_device", [False, True])
+def test_gathered_vectors_are_those_of_the_table(large, kept_on_device):
+    features, (_, steps, _) = large[0], builder(large, "sampled_softmax")
+    if kept_on_device:
+        steps.gatherer.keep_on(torch.device("cpu"))
+    items = np.array([7, 1, 3, 40_000])
     read = steps.gatherer.gather(items)
-    steps.gatherer.keep_on(torch.device("cpu"))
-    kept = steps.gatherer.gather(items)
-    for one, two in zip([*read.coarse, read.segments], [*kept.coarse, kept.segments], strict=True):
-        assert torch.equal(one.vectors_RE, two.vectors_RE)
+    tables = [*np.split(features.coarse_index_NV, 2, axis=1), features.segment_index_NL]
+    for source, index_NK in zip([*read.coarse, read.segments], tables, strict=True):
+        assert source.present_NK.all()
+        assert source.vectors_RE[source.row_NK].tolist() == features.vectors_UE[index_NK[items - 1]].tolist()
 
 
 @pytest.mark.parametrize(
-    ("all_events", "targets", "histories"),
-    [(True, [2, 3, 4, 5, 6], [1, 1, 2, 1, 1, 1]), (False, [4, 5, 6], [0, 0, 1, 1, 1, 1])],
+    ("backbone", "all_events", "targets", "histories"),
+    [
+        ("sasrec", True, [2, 3, 4, 5, 6], [1, 1, 2, 1, 1, 1]),
+        ("sasrec", False, [4, 5, 6], [0, 0, 1, 1, 1, 1]),
+        ("bert4rec", True, [1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 1, 1]),
+        ("bert4rec", False, [4, 5, 6], [0, 0, 0, 1, 1, 1]),
+    ],
 )
-def test_every_event_of_a_long_history_trains(toy_features, all_events, targets, histories):
+def test_every_event_of_a_long_history_trains(toy_features, backbone, all_events, targets, histories):
     features = toy_features()
-    config = ModelConfig(views=(), use_segments=False, width=8, max_length=3)
+    config = ModelConfig(backbone=backbone, views=(), use_segments=False, width=8, max_length=3)
+    train = TrainConfig(all_events=all_events, mask_share=1.0, mask_last_share=0.0, mask_copies=1)
     sequences = Sequences.from_histories([[1, 2, 3, 4, 5, 6]], ["a"])
     gatherer = gatherer_for(DMESR(config, 12, features.item_ids), features)
-    steps = StepBuilder(sequences, gatherer, step_settings(config, TrainConfig(all_events=all_events)))
+    steps = StepBuilder(sequences, gatherer, step_settings(config, train))
     batches = [steps.build(rows, 0, step) for step, rows in enumerate(steps.plan(0))]
     trained = np.concatenate([steps.trained_index_N[batch.target_M.numpy()] for batch in batches])
     assert sorted(trained.tolist()) == targets
     holding_N = [
         int(steps.history_counts.histories_X[start:end].sum()) for start, end in pairwise(steps.history_counts.offsets)
     ]
-    assert holding_N[1:7] == histories  # two windows share an event
+    assert holding_N[1:7] == histories  # two windows of a causal backbone share an event
 
 
 def test_loss_candidates_are_items_with_training_events(toy_features):
@@ -195,3 +212,4 @@ def test_processes_share_out_a_step(large):
     aligned = [set(batch.items.id_row_N[batch.aligned_A].tolist()) for batch in batches]
     assert not aligned[0] & aligned[1]
     assert len(aligned[0] | aligned[1]) == 100
+    assert max(aligned[0] | aligned[1]) > 0.9 * CATALOG  # drawn, not the first ones

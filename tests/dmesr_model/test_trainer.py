@@ -20,8 +20,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dmesr_model.checkpoint import RunState
 from dmesr_model.encoding import encode_items, encode_sequences
 from dmesr_model.features import ItemFeatures
+from dmesr_model.losses import gbce_beta
+from dmesr_model.metrics import ndcg_at_k
 from dmesr_model.model import DMESR, ModelConfig
+from dmesr_model.objective import LossConfig
 from dmesr_model.optimizer import OptimizerConfig
+from dmesr_model.ranking import rank_targets
 from dmesr_model.sequences import Sequences, leave_one_out
 from dmesr_model.trainer import TrainConfig, Trainer, fit
 
@@ -83,9 +87,11 @@ def test_a_killed_run_ends_like_an_undisturbed_one(toy_features, toy_sequences, 
     assert without_times(tmp_path / "killed") == without_times(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize(("lost_epoch", "lost_step"), [(2, 0), (2, 1), (1, 4)])
+@pytest.mark.parametrize(
+    ("lost_epoch", "lost_step", "average_share"), [(2, 0, 0.1), (2, 1, 0.1), (2, 1, 0.0), (1, 4, 0.1)]
+)
 def test_each_epoch_is_told_once_wherever_a_run_dies(
-    lost_epoch, lost_step, toy_features, toy_sequences, tmp_path, monkeypatch
+    lost_epoch, lost_step, average_share, toy_features, toy_sequences, tmp_path, monkeypatch
 ):
     """Four steps an epoch. (2, 0): epoch 1 was told, but not yet in a checkpoint, so that it ends a second time."""
     save = Trainer._save
@@ -95,7 +101,9 @@ def test_each_epoch_is_told_once_wherever_a_run_dies(
             raise KeyboardInterrupt
         save(trainer, state)
 
-    config = TrainConfig(max_epochs=4, patience=4, batch_size=16, checkpoint_seconds=0)
+    config = TrainConfig(
+        max_epochs=4, batch_size=16, checkpoint_seconds=0, log_every_steps=1, average_share=average_share
+    )
     assert fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / "undisturbed").steps == 16
     with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
         patches.setattr(Trainer, "_save", die)
@@ -214,11 +222,34 @@ def test_one_process_trains_with_one_precision_after_another(toy_features, toy_s
         fit(toy_features(), toy_sequences(), SMALL, TrainConfig(mixed_precision="bf16"), tmp_path / "3")
 
 
-def test_same_seed_same_weights(toy_features, toy_sequences, tmp_path):
-    for run in ("one", "two"):
-        fit(toy_features(), toy_sequences(), SMALL, TrainConfig(max_epochs=2, seed=5), tmp_path / run)
+def test_same_seed_same_weights_and_losses_however_often_they_are_told(toy_features, toy_sequences, tmp_path):
+    for run, every in (("one", 1), ("two", 50)):
+        config = TrainConfig(max_epochs=2, batch_size=16, seed=5, log_every_steps=every)
+        fit(toy_features(), toy_sequences(), SMALL, config, tmp_path / run)
     one, two = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two"))
     assert all((one[name] == two[name]).all() for name in one)
+    told = without_times(tmp_path / "one")
+    assert len(told) == 2 * (4 + 1)
+    assert [line for line in told if line["epoch_ended"]] == without_times(tmp_path / "two")
+
+
+def test_what_is_kept_and_told_is_the_best_epoch(toy_features, toy_sequences, tmp_path):
+    config = TrainConfig(
+        max_epochs=60, patience=3, patience_steps=0, batch_size=16, optimizer=OptimizerConfig(learning_rate=0.02)
+    )
+    summary = fit(toy_features(), toy_sequences(), SMALL, config, tmp_path)
+    assert summary.stopped_early and summary.epochs == summary.best_epoch + 1 + 3
+    lines = [line for line in without_times(tmp_path) if line["epoch_ended"]]
+    assert max(line["validation_ndcg_at_10"] for line in lines) == summary.validation_ndcg_at_10
+    model, held_out = DMESR.from_pretrained(tmp_path / "model"), leave_one_out(toy_sequences()).validation
+    ranks = rank_targets(model, toy_features(), held_out)
+    assert summary.validation_ndcg_at_10 == pytest.approx(ndcg_at_k(ranks, 10).mean(), rel=1e-6)
+
+
+def test_gbce_knows_how_many_items_its_negatives_are_drawn_from(toy_features, toy_sequences, tmp_path):
+    recipe = TrainConfig(loss=LossConfig(kind="gbce", negatives=4))
+    trainer = Trainer(Accelerator(), toy_features(items=30), toy_sequences(), SMALL, recipe, tmp_path)
+    assert trainer.objective.beta == gbce_beta(4, 24, calibration=0.75)
 
 
 def test_the_mean_of_the_weights_is_kept(toy_features, toy_sequences, tmp_path):
@@ -251,12 +282,12 @@ def test_nan_is_refused_by_name(toy_features, toy_sequences, tmp_path):
 )
 def test_training_stops_when_epochs_and_steps_without_gain_are_spent(patience, patience_steps, epochs):
     """Validation is best in the second epoch; an epoch has five steps, and there are nine at the most."""
-    state, ended = RunState(), 0
+    state = RunState()
     while not state.finished:
         for _ in range(5):
             state = state.after_step(samples=1)
-        state = state.after_epoch([0.1, 0.3][ended] if ended < 2 else 0.2, patience, patience_steps, max_epochs=9)
-        ended += 1
+        ndcg_at_10 = [0.1, 0.3, 0.3, *[0.2] * 6][state.epoch]
+        state = state.after_epoch(ndcg_at_10, patience, patience_steps, max_epochs=9)
     assert (state.epoch, state.best_epoch, state.best_ndcg_at_10) == (epochs, 1, 0.3)
 
 
@@ -264,6 +295,7 @@ def test_no_validation_users_train_to_the_last_epoch(toy_features, tmp_path):
     sequences = Sequences.from_histories([[1, 2], [2, 3], [9]], ["a", "b", "c"])
     summary = fit(toy_features(), sequences, SMALL, TrainConfig(max_epochs=3), tmp_path)
     assert (summary.epochs, summary.best_epoch, summary.validation_ndcg_at_10) == (3, 2, None)
+    assert not summary.stopped_early
     assert summary.trained_items == 3  # of a and b; from c nothing is predicted
 
 
