@@ -170,6 +170,14 @@ def test_training_alone_hides_a_share_of_the_ids():
     assert torch.equal(torch.cat(list(served_SND), dim=1), identity.table.weight[1:])  # the streams side by side
 
 
+def test_a_backbone_reads_item_vectors_times_the_root_of_their_width(toy_features):
+    model, read = build(toy_features()).eval(), []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    tokens_SBTD = torch.randn(1, 3, 5, 8)
+    model.encode_sequences(tokens_SBTD, torch.ones(3, 5, dtype=torch.bool))
+    torch.testing.assert_close(read[0], tokens_SBTD[0] * 8**0.5)
+
+
 def test_separate_streams_meet_in_the_score_alone(toy_features):
     model = build(toy_features(), streams="separate").eval()
     tokens_SBTD, valid_BT = torch.randn(2, 3, 5, 4), torch.ones(3, 5, dtype=torch.bool)

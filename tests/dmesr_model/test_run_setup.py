@@ -93,6 +93,13 @@ def test_items_for_the_mean_are_spread_over_a_large_catalog(toy_features, toy_se
     np.testing.assert_allclose(model.items.adapters[1].mean_E, features.vectors_UE[rows].mean(axis=0), rtol=1e-5)
 
 
+def test_a_model_reads_the_views_in_the_order_of_its_features(toy_features, toy_sequences):
+    features = replace(toy_features(), views=("text", "image"))
+    assert build_model(features, toy_sequences(), ModelConfig(), seed=0).config.views == ("text", "image")
+    named = build_model(features, toy_sequences(), ModelConfig(views=("image", "text")), seed=0)
+    assert named.config.views == ("image", "text")
+
+
 def test_the_seed_decides_the_weights(toy_features, toy_sequences):
     weights = [
         build_model(toy_features(), toy_sequences(), ModelConfig(), seed).backbone.blocks[0].attention.query.weight

@@ -12,7 +12,7 @@ from dmesr_model.features import ItemFeatures
 from dmesr_model.model import DMESR, ModelConfig
 from dmesr_model.objective import LossConfig, Objective
 from dmesr_model.sequences import Sequences
-from dmesr_model.steps import StepBuilder
+from dmesr_model.steps import StepBuilder, StepSettings
 from dmesr_model.trainer import TrainConfig, step_settings
 
 CATALOG, WIDTH, SEGMENTS = 50_000, 16, 4
@@ -143,6 +143,14 @@ def test_what_fails_ahead_is_told(large):
     _, steps, _ = builder(large, "sampled_softmax")
     with pytest.raises(IndexError):
         list(steps.build_ahead([np.array([10**6])], epoch=0, first=0))
+
+
+def test_the_configs_decide_a_step():
+    train = {"seed": 7, "batch_size": 3, "all_events": False, "alignment_items": 5, "loss": LossConfig(negatives=9)}
+    cloze = {"mask_share": 0.4, "mask_last_share": 0.6, "mask_copies": 2}
+    settings = step_settings(ModelConfig(backbone="bert4rec", max_length=11), TrainConfig(**train, **cloze))
+    assert settings == StepSettings(bidirectional=True, max_length=11, **train, **cloze)
+    assert not step_settings(ModelConfig(backbone="gru4rec"), TrainConfig()).bidirectional
 
 
 @pytest.mark.parametrize("kept_on_device", [False, True])

@@ -209,6 +209,18 @@ def test_the_rate_of_a_step_follows_the_schedule(toy_features, toy_sequences, tm
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.001] * 3)
 
 
+def test_steps_are_seeded_by_the_run_and_ids_decay_by_the_share_encoded(
+    toy_features, toy_sequences, tmp_path, monkeypatch
+):
+    seeded, shares = [], []
+    monkeypatch.setattr("dmesr_model.trainer.seed_step", lambda *given: seeded.append(given[:3]))
+    monkeypatch.setattr("dmesr_model.trainer.set_pace", lambda *given: shares.append(given[3]))
+    loss = LossConfig(kind="sampled_softmax", negatives=2)
+    fit(toy_features(), toy_sequences(), SMALL, TrainConfig(max_epochs=1, batch_size=16, seed=7, loss=loss), tmp_path)
+    assert seeded == [(7, step, 0) for step in range(4)]  # 50 users
+    assert len(shares) == 4 and 0 < min(shares) <= (2 * 9 + 2) / 24  # one step has two users, of 9 events at the most
+
+
 def test_one_process_trains_with_one_precision_after_another(toy_features, toy_sequences, tmp_path):
     AcceleratorState._reset_state()  # of other tests
     for number, precision in enumerate(["no", "bf16", "no"]):
