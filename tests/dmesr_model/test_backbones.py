@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from dmesr_model.attention import FeedForward, SelfAttentionBlock
 from dmesr_model.backbones import BERT4Rec, GRU4Rec, PositionEmbedding, SASRec, build_backbone, distance_bias
 from dmesr_model.model_config import ModelConfig
 
@@ -108,35 +107,6 @@ def test_gru4rec_equals_its_equations():
         state = (1 - update) * candidate + update * state
         expected.append(state)
     torch.testing.assert_close(backbone(tokens, valid)[0], backbone.norm(torch.stack(expected)), rtol=1e-4, atol=1e-5)
-
-
-def test_training_drops_what_a_block_adds():
-    """Of 256 numbers one is kept: a row's 8 come through as they were, or as the bias alone, in some 97 of 100."""
-    torch.manual_seed(0)
-    block, states = SelfAttentionBlock(WIDTH, HEADS, 1, 0.999).train(), torch.randn(100, LENGTH, WIDTH)
-    assert (block(states, torch.ones(LENGTH, LENGTH, dtype=torch.bool)) == states).float().mean() > 0.95
-    layer = FeedForward(WIDTH, 1, 0.999).train()
-    assert (layer(states) == layer.outer.bias).all(dim=-1).float().mean() > 0.9
-
-
-@pytest.mark.parametrize("kind", [SASRec, BERT4Rec])
-def test_training_drops_what_attention_reads(kind):
-    torch.manual_seed(0)
-    backbone = kind(WIDTH, 1, HEADS, 1, 0.999).train()
-    states = backbone(torch.randn(100, LENGTH, WIDTH), torch.ones(100, LENGTH, dtype=torch.bool))
-    assert (states == backbone.norm.bias).all(dim=-1).float().mean() > 0.8  # 8 numbers, and what is added to them twice
-
-
-def test_training_drops_what_recurrence_reads_gives_and_hands_on():
-    torch.manual_seed(0)
-    seen, backbone = [], GRU4Rec(WIDTH, 2, 0.5).train()
-    for part in (backbone.recurrence, backbone.norm):
-        part.register_forward_pre_hook(lambda _, inputs: seen.append(float((inputs[0] == 0).float().mean())))
-    tokens, valid = torch.randn(200, LENGTH, WIDTH), torch.ones(200, LENGTH, dtype=torch.bool)
-    backbone(tokens, valid)
-    assert seen == pytest.approx([0.5, 0.5], abs=0.03)
-    backbone.dropout.eval()
-    assert not torch.equal(backbone(tokens, valid), backbone(tokens, valid))  # between the two layers
 
 
 CAUSAL = {
