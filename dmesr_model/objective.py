@@ -84,15 +84,15 @@ class Objective(nn.Module):
     """The module that is trained; wraps the model so that one forward pass of it gives the loss.
 
     Args:
-        catalog_size: N of the whole catalog, for the sampling rate of gBCE.
+        item_count: items that negatives are drawn from, for the sampling rate of gBCE.
         processes: how many processes average their gradients.
     """
 
-    def __init__(self, model: DMESR, loss: LossConfig, catalog_size: int, processes: int = 1) -> None:
+    def __init__(self, model: DMESR, loss: LossConfig, item_count: int, processes: int = 1) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
-        self.beta = gbce_beta(loss.negatives, catalog_size, loss.calibration) if loss.kind == "gbce" else 1.0
+        self.beta = gbce_beta(loss.negatives, item_count, loss.calibration) if loss.kind == "gbce" else 1.0
         self.processes = processes
 
     def forward(self, batch: StepBatch) -> StepLosses:

@@ -57,7 +57,7 @@ def test_gradients_reach_every_parameter(ablation, loss, toy_features, toy_seque
     config = TrainConfig(batch_size=50, loss=LossConfig(kind=loss, negatives=8), mask_share=0.5)
     steps = StepBuilder(toy_sequences(), gatherer_for(model, features), step_settings(model.config, config))
     reached = {name: torch.zeros(()) for name, _ in model.named_parameters()}
-    objective = Objective(model, config.loss, catalog_size=24)
+    objective = Objective(model, config.loss, item_count=24)
     for epoch in range(3):
         objective.zero_grad()
         objective(steps.build(steps.plan(epoch)[0], epoch, 0)).total.backward()
