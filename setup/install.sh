@@ -104,6 +104,13 @@ EOF
     say "removed" $broken "(built for CUDA: they don't import beside a CPU torch; Idefics3/SmolVLM, PaliGemma and BLIP-2 need none of them)"
 }
 
+# Without a library of the system vLLM is installed all the same; its engine then fails when it starts, naming none.
+check_libraries() {
+    missing=$(ldd "$environment"/lib/python*/site-packages/vllm/_C*.so 2>/dev/null \
+        | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | sort -u | grep -v -e '^libtorch' -e '^libc10' || true)
+    [ -z "$missing" ] || fail "vLLM needs" $missing "of the system (Debian: apt install libnuma1 libgomp1), then this again"
+}
+
 if [ "$profile" = cpu ]; then
     install_cpu_torch
     install_companions
@@ -113,6 +120,7 @@ say "installing the project with [$selected]; a first time takes some minutes"
 $pip install --quiet -c constraints.txt -e ".[$selected]"
 if [ "$profile" = cpu ]; then
     remove_broken_companions
+    check_libraries
 elif ! $python -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then
     fail "profile gpu, but pip's index gave a CPU build of torch; point pip at an index with CUDA builds"
 fi
