@@ -1,5 +1,7 @@
 """The command line, `dmesr`. Prefect starts only where a flow runs; planning and looking start nothing."""
 
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -171,6 +173,9 @@ def rejects(
 
 def main() -> None:
     """Run the command line; errors that people can mend are said without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal's encoding may lack characters of texts and tables
     try:
         app()
     except (ConfigError, StageError, StoreError, ServerError) as error:

@@ -135,7 +135,7 @@ def _profile_names_a_server() -> bool:
     path = Path(os.environ.get("PREFECT_PROFILES_PATH") or _home() / "profiles.toml")
     if not path.exists():
         return False
-    profiles = tomllib.loads(path.read_text())
+    profiles = tomllib.loads(path.read_text("utf-8"))
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
     return "PREFECT_API_URL" in profiles.get("profiles", {}).get(active, {})
 

@@ -94,6 +94,14 @@ def test_a_config_that_is_wrong(shop, spoil: Callable[[str], str], expected: str
     assert expected in said(result) and str(shop.config_file) in result.stdout
 
 
+def test_a_terminal_that_lacks_a_character_shows_another(shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    catalog = shop.folder / "deliveries" / "day0" / "catalog.jsonl"
+    catalog.write_text(CATALOG.replace("Mug", "Mug 杯"), encoding="utf-8")
+    assert shop.dmesr("ingest", "--set", "ingest.max_reject_share=0.5").returncode == 0
+    assert "Mug ?" in said(shop.dmesr("show", "a"))
+
+
 def test_no_help_text_is_taken_for_markup() -> None:
     commands = [typer.main.get_command(command_line.app)]
     for command in commands:
