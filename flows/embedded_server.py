@@ -14,7 +14,7 @@ import time
 import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 OUR_LOGGERS = ("tasks", "storage", "flows", "dmesr_model", "sample_shop")
 
@@ -27,6 +27,7 @@ _DEFAULTS = {
     # Our logs belong to the runs in the UI, too.
     "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OUR_LOGGERS),
 }
+_THIS_MACHINE = ("localhost", "127.0.0.1")
 _START_SECONDS = 300  # about 5 s on two idle cores, more than 120 s seen on busy ones
 _STOP_SECONDS = 10
 _CONNECT_SECONDS = 10
@@ -37,12 +38,13 @@ class ServerError(Exception):
 
 
 def prepare_environment(work_folder: Path) -> None:
-    """Set what the user has not set: no telemetry, and a home of Prefect's own under the work folder.
+    """Set what the user has not set: no telemetry, no proxy to this machine, and Prefect's home under the work folder.
 
     A user who has chosen a server (PREFECT_API_URL) or a home (PREFECT_HOME, or a profile in ~/.prefect) keeps it.
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    bypass_proxies()
     chosen = "PREFECT_API_URL" in os.environ or _profiles_file().exists()
     if chosen and "PREFECT_HOME" not in os.environ:
         return
@@ -51,6 +53,17 @@ def prepare_environment(work_folder: Path) -> None:
     # Prefect 3.7 puts these two under ~/.prefect whatever its home is.
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "storage"))
     os.environ.setdefault("PREFECT_MEMO_STORE_PATH", str(home / "memo_store.toml"))
+
+
+def bypass_proxies() -> None:
+    """Reach servers on this machine directly, here and in processes started from here; a proxy can't reach them."""
+    proxies = getproxies()
+    bypassed = proxies.pop("no", "")
+    if not proxies or bypassed == "*":
+        return
+    hosts = [host for host in map(str.strip, bypassed.split(",")) if host]
+    # Which of the two names is read depends on the library.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys((*hosts, *_THIS_MACHINE)))
 
 
 class EmbeddedServer:
@@ -113,12 +126,13 @@ def start_server(work_folder: Path) -> EmbeddedServer | None:
 
 
 def _check_reachable(url: str) -> None:
-    """Not for https: that may lie behind a proxy, which Prefect knows how to use."""
+    """Not through a proxy, which Prefect knows how to use, and not for https, which may need one."""
     parts = urlsplit(url)
-    if parts.scheme != "http" or "http" in getproxies():
+    host = parts.hostname or ""
+    if parts.scheme != "http" or ("http" in getproxies() and not proxy_bypass(host)):
         return
     try:
-        socket.create_connection((parts.hostname or "", parts.port or 80), _CONNECT_SECONDS).close()
+        socket.create_connection((host, parts.port or 80), _CONNECT_SECONDS).close()
     except OSError as error:
         raise ServerError(
             f"no server answers at PREFECT_API_URL={url}: {error}. Start it (`prefect server start`), or unset "

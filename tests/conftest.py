@@ -7,11 +7,14 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from flows.embedded_server import bypass_proxies
+
 pytest_plugins = ["report_page"]
 
 # Before torch and numba are imported, here and in every process that a test starts: as many threads as cores in each
 # of several test processes wait for each other, and take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+bypass_proxies()  # tests talk to servers that they start
 
 SHARED_NIGHT = "tests/flows/night/"  # its tests look at one night, and run on it again: one after another
 # Minutes each, so they begin first, in this order. The last two want the night of the first, and wait until it is over.

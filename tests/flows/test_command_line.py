@@ -51,7 +51,11 @@ def test_plan_says_a_line_a_stage_and_starts_nothing(shop) -> None:
     assert "Prefect" not in result.stdout and not (shop.folder / "prefect").exists()
 
 
-def test_a_stage_then_looking_at_what_it_left(shop) -> None:
+def test_a_stage_then_looking_at_what_it_left(shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):  # of no use for the run's own server
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     ran = shop.dmesr("ingest", "--set", "ingest.max_reject_share=0.5")
     assert ran.returncode == 0, ran.stdout
     assert "'ingest' - Finished in state Completed()" in ran.stdout

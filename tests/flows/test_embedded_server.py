@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import getproxies
 
 import psutil
 import pytest
@@ -49,6 +50,45 @@ def test_a_profile_of_the_user_stays(bare: Path) -> None:
     (bare / "home" / ".prefect" / "profiles.toml").touch()
     prepare_environment(bare / "work")
     assert settings() == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "bypassed", "expected"),
+    [
+        ("http://proxy:3128", None, "localhost,127.0.0.1"),
+        ("http://proxy:3128", "intranet, 127.0.0.1", "intranet,127.0.0.1,localhost"),
+        ("http://proxy:3128", "*", "*"),
+        (None, None, None),
+        (None, "intranet", "intranet"),
+    ],
+)
+def test_a_proxy_is_not_asked_for_this_machine(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, proxy: str | None, bypassed: str | None, expected: str | None
+) -> None:
+    set_proxy(monkeypatch, proxy, bypassed)
+    prepare_environment(bare / "work")
+    assert getproxies().get("no") == expected
+    assert os.environ.get("NO_PROXY") == (None if expected == bypassed else expected)
+
+
+def test_a_server_that_only_a_proxy_may_reach_is_left_to_it(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_proxy(monkeypatch, "http://127.0.0.1:9", "localhost")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert start_server(bare / "work") is None
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(ServerError, match="no server answers"):
+        start_server(bare / "work")
+
+
+def set_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str | None, bypassed: str | None) -> None:
+    """Make these the only proxy, and all that goes past it."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")] + ["no_proxy", "NO_PROXY"]:
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    if proxy is not None:
+        monkeypatch.setenv("http_proxy", proxy)
+    if bypassed is not None:
+        monkeypatch.setenv("no_proxy", bypassed)
 
 
 def test_no_server_is_started_beside_a_chosen_one(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
