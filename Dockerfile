@@ -3,12 +3,12 @@
 ARG BASE=python:3.11.13-slim-bookworm
 
 FROM ${BASE} AS base
-# libGL and GLib: OpenCV, which vLLM imports; libnuma and a compiler: vLLM on a CPU, and Triton's kernels on a GPU.
+# libnuma and a compiler: vLLM on a CPU, and Triton's kernels on a GPU.
 # tcmalloc: trainings allocate with it, docs/decisions/train-allocator.md.
 # Unpinned: Debian deletes superseded versions from its mirrors, and a pinned one would soon not build.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 libgomp1 libnuma1 libtcmalloc-minimal4 gcc g++ \
+    && apt-get install --yes --no-install-recommends libgomp1 libnuma1 libtcmalloc-minimal4 gcc g++ \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 dmesr \
     && mkdir -p /srv/dmesr/workspace /home/dmesr/.cache && chown -R 10001 /srv/dmesr /home/dmesr/.cache
