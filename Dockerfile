@@ -1,4 +1,5 @@
 # docker build --target cpu -t dmesr:cpu .      docker build --target gpu -t dmesr:gpu .
+# A container in which vLLM starts needs more shared memory than the 64 MB of the default: docker run --shm-size 1g ...
 # Not built where it was written (no container engine there): docs/decisions/setup-containers.md says what was tried.
 ARG BASE=python:3.11.13-slim-bookworm
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.engines.guard import Guard
 from tasks.engines.protocol import Completion, EngineDied, Request
-from tasks.engines.vllm_processes import all_running, kill_all, processes_of, set_environment
+from tasks.engines.vllm_processes import all_running, kill_all, processes_of, set_environment, why_not_started
 from tasks.stage import StageError
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ class OfflineEngine:
         except _REFUSALS as error:
             self._guard.close()
             raise StageError(
-                f"vLLM did not start with {model}: {error}. The stage's log has vLLM's own words; describe.engine sets "
-                "its memory, length and types"
+                f"vLLM did not start with {model}: {why_not_started(error)}. The stage's log has more; "
+                "describe.engine sets its memory, length and types"
             ) from error
         _warn_of_slow_dtype(self._llm)
         self._tokenizer = self._llm.get_tokenizer()

@@ -16,7 +16,7 @@ from tasks.engines.sentence_encoder import (
     check_max_tokens,
     checked_packaged_folder,
 )
-from tasks.engines.vllm_processes import all_running, kill_all, processes_of, set_environment
+from tasks.engines.vllm_processes import all_running, kill_all, processes_of, set_environment, why_not_started
 from tasks.stage import StageError
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class PoolingEncoder:
         except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
             self._guard.close()
             raise StageError(
-                f"vLLM did not start with embed.model {config.model}: {error}. The stage's log has vLLM's own words; "
-                "embed.vllm sets its memory"
+                f"vLLM did not start with embed.model {config.model}: {why_not_started(error)}. "
+                "The stage's log has more; embed.vllm sets its memory"
             ) from error
         self._processes = processes_of(self._llm)
         self._guard.watch(self._processes)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from tasks.crashes import last_error, own_log
+
 if TYPE_CHECKING:
     from vllm import LLM
 
@@ -33,6 +35,13 @@ def processes_of(llm: "LLM") -> list[psutil.Process]:
     manager = vars(llm.llm_engine.engine_core)["resources"].engine_manager
     roots = [psutil.Process(process.pid) for process in manager.processes]
     return [process for root in roots for process in (root, *root.children(recursive=True))]
+
+
+def why_not_started(error: Exception) -> str:
+    """What an error of vLLM's start says; the last error in the log of this process where it says to look there."""
+    says_nothing = "initialization failed"
+    log = own_log() if says_nothing in str(error) else None
+    return (log and last_error(log, leave_out=says_nothing)) or str(error)
 
 
 def all_running(processes: Sequence[psutil.Process]) -> bool:

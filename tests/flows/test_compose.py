@@ -23,6 +23,11 @@ def test_a_password_may_hold_what_urls_do_not(monkeypatch: pytest.MonkeyPatch) -
     assert (url.password, url.host, url.database) == (PASSWORD, "database", "prefect")
 
 
+@pytest.mark.parametrize("service", ["worker", "gpu-worker", "vllm"])
+def test_where_vllm_starts_there_is_shared_memory_for_its_processes(service: str) -> None:
+    assert SERVICES[service]["shm_size"] in ("1gb", "8gb")
+
+
 def test_the_sample_shop_is_delivered_once_before_it_is_deployed(tmp_path: Path) -> None:
     for program in ("python", "prefect"):
         (tmp_path / program).write_text('#!/bin/sh\necho "${0##*/}" "$@" >>"$(dirname "$0")/ran"\n')
