@@ -41,7 +41,7 @@ def why_not_started(error: Exception) -> str:
     """What an error of vLLM's start says; the last error in the log of this process where it says to look there."""
     says_nothing = "initialization failed"
     log = own_log() if says_nothing in str(error) else None
-    return (log and last_error(log, leave_out=says_nothing)) or str(error)
+    return ((log and last_error(log, leave_out=says_nothing)) or str(error)).rstrip(".")
 
 
 def all_running(processes: Sequence[psutil.Process]) -> bool:
