@@ -38,11 +38,14 @@ class Operations:
     database: str | None = None
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     port: int = 0
+    # A worker keeps its files in a folder of the temporary one that belongs to the first user who ran one.
+    temporary: "tempfile.TemporaryDirectory[str]" = field(default_factory=tempfile.TemporaryDirectory)
 
     @property
     def environment(self) -> dict[str, str]:
         settings = {
             "HOME": str(self.folder),
+            "TMPDIR": self.temporary.name,
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -112,6 +115,7 @@ class Operations:
     def stop(self) -> None:
         for name in list(self.processes):
             self.kill(name)
+        self.temporary.cleanup()
 
     def deployments(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in self.post("/deployments/filter", {})}
@@ -152,6 +156,8 @@ class Operations:
         return run
 
     def state(self, run_id: str) -> str:
+        worker = self.processes.get("worker")
+        assert worker is None or worker.poll() is None, (self.folder / "worker.log").read_text()[-4000:]
         with contextlib.suppress(httpx.TransportError):  # while the server is down
             response = self.api.get(f"/flow_runs/{run_id}")
             return str(response.json()["state"]["type"]) if response.status_code == 200 else "UNKNOWN"
