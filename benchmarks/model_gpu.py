@@ -244,6 +244,8 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="one more epoch of each row, for the GPU's busy time")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error(f"torch {torch.__version__} finds no GPU here")
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.check:
         check(options.folder)
