@@ -69,7 +69,8 @@ def confidence_interval(values_U: np.ndarray) -> tuple[float, float] | None:
 
     count = len(values_U)
     error = float(values_U.std(ddof=1)) / count**0.5 if count >= 2 else 0.0
-    if error == 0:
+    mean = float(values_U.mean()) if count else 0.0
+    if error <= _ROUNDING * abs(mean):
         return None
-    mean, reach = float(values_U.mean()), float(t.ppf(0.975, count - 1)) * error
+    reach = float(t.ppf(0.975, count - 1)) * error
     return max(mean - reach, 0.0), min(mean + reach, 1.0)

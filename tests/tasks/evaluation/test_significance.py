@@ -46,3 +46,9 @@ def test_interval_by_hand() -> None:
     assert confidence_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
     # Nobody's target was found: a spread of 0 says nothing of the next hundred users.
     assert confidence_interval(np.zeros(100)) is None
+
+
+@pytest.mark.parametrize("users", [7, 30])
+def test_equal_values_have_no_interval_though_their_mean_is_rounded(users: int) -> None:
+    assert confidence_interval(np.full(users, 1 / np.log2(5))) is None
+    assert confidence_interval(np.full(users, 1 / np.log2(3))) is None
